@@ -1,0 +1,66 @@
+//! Paths that are regular expressions, and what becomes of the path on its way to the backend.
+
+use super::{Annotation, Bad, BadValue, Item, Scope, values};
+
+/// What ingress-nginx allows in `rewrite-target` and `app-root`.
+const CAPTURE: &str = "-._~/:$";
+
+pub(crate) static REWRITE_TARGET: Item<Box<str>> = Item {
+    about: Annotation {
+        name: "rewrite-target",
+        aliases: &[],
+        value: "a path, in which `$1` to `$9` stand for the groups of the Ingress path",
+        default_native: "the path is not rewritten",
+        default_ingress_nginx: "the path is not rewritten",
+        scope: Scope::Host,
+        bad_value: BadValue::Default,
+        doc: "The backend gets this path instead of the request's own. The Ingress path is taken as a regular expression, and its groups can \
+              be named; what is not in a group is dropped. The query is kept. Typical: path `/api(/|$)(.*)` of type ImplementationSpecific with \
+              `/$2`.",
+        difference: "a target that begins with a scheme becomes a redirect; here it is refused. Look-around and back-references, which cannot \
+                     be matched in linear time, are refused by name.",
+    },
+    parse: |text| {
+        let target = values::text_of(text, CAPTURE)?;
+        if target.starts_with(['/', '$']) { Ok(target) } else { Err(Bad::Form("a path that begins with / or a group".to_owned())) }
+    },
+};
+
+pub(crate) static USE_REGEX: Item<bool> = Item {
+    about: Annotation {
+        name: "use-regex",
+        aliases: &[],
+        value: "`true` or `false`",
+        default_native: "`false`",
+        default_ingress_nginx: "`false`",
+        scope: Scope::Host,
+        bad_value: BadValue::Default,
+        doc: "Paths are regular expressions, held against the request's path from its start. Native: those of type ImplementationSpecific, and \
+              case counts. ingress-nginx profile: every Ingress path of the host, and case does not count; the longest pattern is tried first.",
+        difference: "in a pattern with a bare `|` only the first part is held against the start of the path; here every part is. A pattern that \
+                     is no regular expression stops every change for everybody; here only that path is left out.",
+    },
+    parse: values::boolean,
+};
+
+pub(crate) static APP_ROOT: Item<Box<str>> = Item {
+    about: Annotation {
+        name: "app-root",
+        aliases: &[],
+        value: "a path that begins with `/`",
+        default_native: "none",
+        default_ingress_nginx: "none",
+        scope: Scope::Host,
+        bad_value: BadValue::Default,
+        doc: "A request for exactly `/` is answered with 302 to this path, whether or not the Ingress has a path `/`.",
+        difference: "a value that begins with `//`, which browsers take for another site, is accepted; here it is refused.",
+    },
+    parse: |text| {
+        let path = values::text_of(text, CAPTURE)?;
+        if path.starts_with('/') && !path.starts_with("//") && !path.contains('$') {
+            Ok(path)
+        } else {
+            Err(Bad::Form("a path that begins with one /".to_owned()))
+        }
+    },
+};

@@ -1,0 +1,359 @@
+//! What an Ingress says (`networking.k8s.io/v1`), in either profile.
+
+mod asked;
+mod tls;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend};
+use penstock_model::{
+    Action, Forward, HostPattern, Match, ObjectRef, PathForm, PathMatch, PathRewrite, Policies, Redirect, RedirectTarget, Respond,
+    Route, WeightedBackend, pattern,
+};
+
+use self::asked::Asked;
+use crate::{
+    Id, Profile, Reason,
+    annotations::quoted,
+    backends::{self, ServiceReference},
+    claim::{HostClaim, NginxPath, ObjectClaims, Order, RouteClaim},
+    names, ownership,
+    profile::Defaults,
+    reading::Reading,
+};
+
+/// Answers what was asked for and cannot be done safely.
+const CLOSED: u16 = 503;
+
+/// Reads an Ingress.
+pub(crate) fn read(mut reading: Reading<'_>, id: &Id, ingress: &Ingress) -> ObjectClaims {
+    let annotations = ingress.metadata.annotations.as_ref();
+    let spec = ingress.spec.clone().unwrap_or_default();
+    let profile = ownership::of_ingress(&mut reading, &id.key.namespace, spec.ingress_class_name.as_deref(), annotations);
+    let Some(profile) = profile else {
+        return ObjectClaims { dependencies: reading.dependencies, ..ObjectClaims::default() };
+    };
+    let asked = Asked::read(&mut reading, profile.defaults(), annotations);
+    let order = Order {
+        created: ingress.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
+        ingress_nginx: profile == Profile::IngressNginx,
+        object: Some(id.clone()),
+    };
+    let mut reader = Reader {
+        reading,
+        asked,
+        defaults: profile.defaults(),
+        nginx: profile == Profile::IngressNginx,
+        object: id.object_ref(),
+        namespace: &id.key.namespace,
+        hosts: BTreeMap::new(),
+    };
+    if !reader.asked.refused {
+        reader.spec(&spec);
+    }
+    let Reader { reading, hosts, .. } = reader;
+    ObjectClaims {
+        ours: true,
+        generation: ingress.metadata.generation.unwrap_or_default(),
+        order,
+        findings: reading.findings,
+        hosts: hosts.into_iter().map(|(pattern, claim)| (pattern, Arc::new(claim))).collect(),
+        services: reading.services,
+        secrets: reading.secrets,
+        dependencies: reading.dependencies,
+    }
+}
+
+struct Reader<'w, 'a> {
+    reading: Reading<'w>,
+    asked: Asked,
+    defaults: &'static Defaults,
+    nginx: bool,
+    object: ObjectRef,
+    namespace: &'a str,
+    hosts: BTreeMap<HostPattern, HostClaim>,
+}
+
+/// The kinds of `pathType`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PathType {
+    Exact,
+    Prefix,
+    ImplementationSpecific,
+}
+
+impl Reader<'_, '_> {
+    fn spec(&mut self, spec: &k8s_openapi::api::networking::v1::IngressSpec) {
+        let rules = spec.rules.as_deref().unwrap_or_default();
+        for (number, rule) in rules.iter().enumerate() {
+            let host = rule.host.as_deref().unwrap_or_default();
+            let pattern = if host.is_empty() { Some(HostPattern::Any) } else { names::host_pattern(host) };
+            let Some(pattern) = pattern else {
+                let message = format!("{} is not a DNS name or *.NAME; the rule is left out", quoted(host));
+                self.reading.refused(format!("spec.rules[{number}].host"), Reason::InvalidValue, message);
+                continue;
+            };
+            self.host(&pattern);
+            for (place, path) in rule.http.iter().flat_map(|http| &http.paths).enumerate() {
+                self.path(&pattern, number, place, path);
+            }
+        }
+        if let Some(backend) = &spec.default_backend {
+            self.default_backend(backend, rules.is_empty());
+        } else if rules.is_empty() {
+            self.reading.refused("spec", Reason::InvalidValue, "there is neither a rule nor a default backend; nothing is served");
+        }
+        self.implied();
+        self.tls(spec.tls.as_deref().unwrap_or_default());
+    }
+
+    /// The claim on a host, which begins empty.
+    fn host(&mut self, pattern: &HostPattern) -> &mut HostClaim {
+        self.hosts.entry(pattern.clone()).or_insert_with(|| HostClaim {
+            object: self.object.clone(),
+            ingress_nginx: self.nginx,
+            routes: Vec::new(),
+            app_root: None,
+            fallback: None,
+            implied_root: None,
+            tls: None,
+        })
+    }
+
+    fn path(&mut self, host: &HostPattern, rule: usize, place: usize, path: &HTTPIngressPath) {
+        let field = format!("spec.rules[{rule}].http.paths[{place}]");
+        let Some((text, kind)) = self.path_type(&field, path) else { return };
+        let before = self.reading.findings.len();
+        let Some(forward) = self.forward(&path.backend, &field) else { return };
+        let name = format!("rules[{rule}].paths[{place}]");
+        let claim = if self.nginx {
+            self.nginx_path(&field, &name, &text, kind, forward)
+        } else {
+            self.native_path(&field, &name, &text, kind, forward)
+        };
+        let Some(claim) = claim else { return };
+        if self.reading.findings.len() == before {
+            self.reading.honoured(field);
+        }
+        self.host(host).routes.push(claim);
+    }
+
+    /// The path's text and type, if they go together.
+    fn path_type(&mut self, field: &str, path: &HTTPIngressPath) -> Option<(String, PathType)> {
+        let kind = match path.path_type.as_str() {
+            "Exact" => PathType::Exact,
+            "Prefix" => PathType::Prefix,
+            // A manifest in a file may leave it out; ingress-nginx reads that as ImplementationSpecific.
+            "ImplementationSpecific" | "" => PathType::ImplementationSpecific,
+            other => {
+                let message = format!("{} is not Exact, Prefix or ImplementationSpecific; the path is left out", quoted(other));
+                self.reading.refused(format!("{field}.pathType"), Reason::InvalidValue, message);
+                return None;
+            }
+        };
+        let text = match path.path.as_deref() {
+            None | Some("") => "/",
+            Some(text) => text,
+        };
+        if !text.starts_with('/') {
+            let message = format!("{} does not begin with /; the path is left out", quoted(text));
+            self.reading.refused(format!("{field}.path"), Reason::InvalidValue, message);
+            return None;
+        }
+        Some((text.to_owned(), kind))
+    }
+
+    fn native_path(&mut self, field: &str, name: &str, text: &str, kind: PathType, mut forward: Forward) -> Option<RouteClaim> {
+        let target = self.asked.rewrite_target.clone();
+        let groups = target.as_deref().is_some_and(has_groups);
+        let path = if kind == PathType::ImplementationSpecific && (self.asked.use_regex || groups) {
+            self.check_regex(field, text, false)?;
+            if let Some(replacement) = target {
+                forward.path = PathRewrite::Regex { pattern: text.into(), ignore_case: false, replacement };
+            }
+            PathMatch::Regex { pattern: text.into(), ignore_case: false }
+        } else {
+            if groups {
+                let message = format!(
+                    "{} names groups, and the path {} is not a regular expression (it would be, as ImplementationSpecific); the path is \
+                     not rewritten",
+                    quoted(target.as_deref().unwrap_or_default()),
+                    quoted(text)
+                );
+                self.reading.refused(format!("{field}.pathType"), Reason::InvalidValue, message);
+            } else if let Some(target) = target {
+                forward.path = PathRewrite::Full(target);
+            }
+            if kind == PathType::Exact { PathMatch::Exact(text.into()) } else { PathMatch::Prefix(text.into()) }
+        };
+        let route = self.route(name, path, self.action(forward));
+        Some(RouteClaim { field: field.into(), route: Arc::new(route), nginx: None })
+    }
+
+    /// How the path is matched is for the whole host to say; what does not depend on that is settled here.
+    fn nginx_path(&mut self, field: &str, name: &str, text: &str, kind: PathType, forward: Forward) -> Option<RouteClaim> {
+        let exact = kind == PathType::Exact;
+        let target = self.asked.rewrite_target.clone();
+        if self.asked.use_regex || target.as_deref().is_some_and(|target| target != text) {
+            self.check_regex(field, text, true)?;
+        }
+        let path = if exact { PathMatch::Exact(text.into()) } else { PathMatch::Prefix(text.into()) };
+        let route = self.route(name, path, self.action(forward));
+        let nginx = NginxPath { path: text.into(), exact, regex: self.asked.use_regex, target };
+        Some(RouteClaim { field: field.into(), route: Arc::new(route), nginx: Some(nginx) })
+    }
+
+    fn check_regex(&mut self, field: &str, text: &str, ignore_case: bool) -> Option<()> {
+        let result = pattern::compile_path(text, ignore_case).and_then(|_| pattern::compile_rewrite(text, ignore_case));
+        if let Err(error) = result {
+            self.reading.refused(
+                format!("{field}.path"),
+                Reason::InvalidValue,
+                format!("{}: {error}; the path is left out", quoted(text)),
+            );
+            return None;
+        }
+        Some(())
+    }
+
+    /// Sends to the backend of a path. None: the path is to be left out.
+    fn forward(&mut self, backend: &IngressBackend, field: &str) -> Option<Forward> {
+        let mut forward = Forward { backends: Vec::new(), path: self.defaults.path.clone(), host: self.asked.host.clone() };
+        if let Some(service) = &backend.service {
+            let port = service.port.as_ref();
+            let number = port.and_then(|port| port.number).map(|number| number.to_string());
+            let reference = ServiceReference {
+                namespace: self.namespace,
+                name: &service.name,
+                port: number.or_else(|| port.and_then(|port| port.name.clone())).unwrap_or_default(),
+                field: format!("{field}.backend.service"),
+            };
+            let spoken = &self.asked.spoken;
+            let backend = backends::of_service(&mut self.reading, &reference, spoken, self.defaults.external_names_need_leave);
+            forward.backends.push(WeightedBackend { backend, weight: 1 });
+            return Some(forward);
+        }
+        let skip = self.defaults.skip_resource_backends;
+        let (field, reason, what) = match &backend.resource {
+            Some(resource) => (
+                format!("{field}.backend.resource"),
+                Reason::UnsupportedField,
+                format!("{} {} is no Service", resource.kind, resource.name),
+            ),
+            None => (format!("{field}.backend"), Reason::InvalidValue, "there is no backend".to_owned()),
+        };
+        let instead = if skip { "the path is left out" } else { "requests are answered 503" };
+        self.reading.refused(field, reason, format!("{what}; {instead}"));
+        (!skip).then_some(forward)
+    }
+
+    /// What is done with a request that would be forwarded so.
+    fn action(&self, forward: Forward) -> Action {
+        if self.asked.answers_503 {
+            return Action::Respond(Respond { code: CLOSED, body: None, content_type: None });
+        }
+        match &self.asked.redirect {
+            Some(redirect) => Action::Redirect(redirect.clone()),
+            None => Action::Forward(forward),
+        }
+    }
+
+    fn route(&self, rule: &str, path: PathMatch, action: Action) -> Route {
+        Route {
+            object: self.object.clone(),
+            rule: rule.into(),
+            matches: self.any(path),
+            action,
+            policies: self.asked.policies.clone(),
+        }
+    }
+
+    fn any(&self, path: PathMatch) -> Match {
+        Match { path, form: self.defaults.path_form, method: None, headers: Vec::new(), query: Vec::new() }
+    }
+
+    /// The backend of requests that no path takes: of the Ingress's own hosts or, without rules, of every host that nobody claims.
+    fn default_backend(&mut self, backend: &IngressBackend, alone: bool) {
+        let field = "spec.defaultBackend";
+        let findings = self.reading.findings.len();
+        let Some(forward) = self.forward_default(backend) else { return };
+        if self.reading.findings.len() == findings {
+            self.reading.honoured(field);
+        }
+        // ingress-nginx applies redirects to the default backend of a host, and not to that of all others.
+        let action = if alone && self.nginx && !self.asked.answers_503 { Action::Forward(forward) } else { self.action(forward) };
+        let route = Arc::new(self.route("defaultBackend", PathMatch::Prefix("/".into()), action));
+        let claim = RouteClaim { field: field.into(), route, nginx: None };
+        if alone {
+            self.host(&HostPattern::Any).fallback = Some(claim);
+        } else {
+            for host in self.hosts.values_mut() {
+                host.fallback = Some(claim.clone());
+            }
+        }
+    }
+
+    /// Fields of the default backend have no `backend` between them.
+    fn forward_default(&mut self, backend: &IngressBackend) -> Option<Forward> {
+        let before = self.reading.findings.len();
+        let services = self.reading.services.len();
+        let forward = self.forward(backend, "spec.defaultBackend");
+        for finding in self.reading.findings.iter_mut().skip(before) {
+            finding.field = finding.field.replacen(".backend", "", 1);
+        }
+        for (field, _) in self.reading.services.iter_mut().skip(services) {
+            *field = field.replacen(".backend", "", 1);
+        }
+        forward
+    }
+
+    /// What follows from the Ingress as a whole, for each of its hosts.
+    fn implied(&mut self) {
+        if let Some((path, field)) = self.asked.app_root.clone() {
+            let target = RedirectTarget::SameOrigin { path };
+            let action = Action::Redirect(Redirect { code: 302, target });
+            let mut route = self.route("app-root", PathMatch::Exact("/".into()), action);
+            route.policies =
+                Policies { https_redirect: if self.nginx { None } else { route.policies.https_redirect }, ..route.policies };
+            let claim = RouteClaim { field: field.into(), route: Arc::new(route), nginx: None };
+            for host in self.hosts.values_mut() {
+                host.app_root = Some(claim.clone());
+            }
+        }
+        if self.nginx {
+            let action = if self.asked.answers_503 || self.asked.redirect.is_some() {
+                self.action(Forward { backends: Vec::new(), path: PathRewrite::AsReceived, host: self.asked.host.clone() })
+            } else {
+                Action::Respond(Respond { code: 404, body: None, content_type: None })
+            };
+            let route = Arc::new(self.route("root", PathMatch::Prefix("/".into()), action));
+            for (pattern, host) in &mut self.hosts {
+                host.implied_root = (*pattern != HostPattern::Any).then(|| Arc::clone(&route));
+            }
+        }
+    }
+}
+
+/// Whether a rewrite names a group of the pattern.
+fn has_groups(target: &str) -> bool {
+    target.as_bytes().windows(2).any(|pair| matches!(pair, [b'$', b'1'..=b'9']))
+}
+
+/// The slash redirect of nginx: `/foo` to `/foo/`, decided before any annotation is looked at (`ingress-nginx` v1.15.1, recorded).
+pub(crate) fn slash_redirect(of: &Route, path: &str) -> Option<Route> {
+    let short = path.strip_suffix('/').filter(|short| !short.is_empty())?;
+    let target = RedirectTarget::Parts { scheme: None, host: None, port: None, path: Some(path.into()) };
+    Some(Route {
+        object: of.object.clone(),
+        rule: format!("{}.slash", of.rule).into(),
+        matches: Match {
+            path: PathMatch::Exact(short.into()),
+            form: PathForm::Decoded,
+            method: None,
+            headers: Vec::new(),
+            query: Vec::new(),
+        },
+        action: Action::Redirect(Redirect { code: 301, target }),
+        policies: Policies { https_redirect: None, ..Profile::IngressNginx.defaults().policies() },
+    })
+}

@@ -1,0 +1,57 @@
+//! From the objects to a model: pure, total, incremental.
+//!
+//! [`translate`] is the definition: a [`World`] and [`Settings`] in, a [`Translation`] out, no error return, because one bad object never
+//! stops another. What runs is [`Translator::apply`], which reads again only what a change touches and always gives what
+//! [`translate`] would.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
+mod annotations;
+mod backends;
+mod certificates;
+mod claim;
+mod conditions;
+mod endpoints;
+mod ingress;
+mod merge;
+mod names;
+mod ownership;
+mod profile;
+mod proxy_route;
+mod reading;
+mod report;
+mod settings;
+mod translator;
+mod versions;
+mod world;
+
+pub use annotations::{Annotation, BadValue, Scope, annotations, reference};
+pub use conditions::{ConditionSketch, conditions};
+pub use profile::profiles_reference;
+pub use report::{Finding, ObjectReport, Reason, Report, Verdict};
+pub use settings::{DEFAULT_CLASS, INGRESS_NGINX_CONTROLLER, NATIVE_CONTROLLER, Ownership, Profile, Settings};
+pub use translator::Translator;
+pub use world::{Id, Key, Kind, Object, World};
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use penstock_model::{EndpointSet, Model, ServicePort};
+
+/// What a World means.
+#[derive(Clone, Debug, Default)]
+pub struct Translation {
+    pub model: Arc<Model>,
+    pub report: Arc<Report>,
+    /// The endpoints of every Service port that the model names. They change without touching a route.
+    pub endpoints: Arc<BTreeMap<ServicePort, Arc<EndpointSet>>>,
+    /// The Secrets that a better translation would need; whoever keeps the World fetches them and translates again.
+    pub wanted_secrets: Arc<BTreeSet<Key>>,
+}
+
+/// The definition: what `world` means under `settings`.
+pub fn translate(world: &World, settings: &Settings) -> Translation {
+    Translator::new(settings.clone()).rebuild(world)
+}

@@ -1,0 +1,50 @@
+//! What the operator decided, as far as translation needs it.
+
+use crate::Key;
+
+/// The controller string of classes in the native profile (`IngressClass.spec.controller`).
+pub const NATIVE_CONTROLLER: &str = "penstock.dev/ingress-controller";
+/// The controller string of ingress-nginx, whose classes are served in its profile.
+pub const INGRESS_NGINX_CONTROLLER: &str = "k8s.io/ingress-nginx";
+/// The class that a ProxyRoute without one belongs to.
+pub const DEFAULT_CLASS: &str = "penstock";
+
+/// Whose defaults hold where two worlds differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Profile {
+    #[default]
+    Native,
+    IngressNginx,
+}
+
+/// The operator's decisions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub ownership: Ownership,
+    /// `--allow-external-backends`: `url` backends, and ExternalName Services in the native profile.
+    pub allow_external_backends: bool,
+    /// `--default-ssl-certificate`
+    pub default_certificate: Option<Key>,
+    /// `--watch-namespace`; empty: all.
+    pub namespaces: Vec<Box<str>>,
+}
+
+/// Which objects are ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// All of them, whatever their class says (`serve`, `proxy`, `check`). The profile follows the class where there is one, an
+    /// `nginx.ingress.kubernetes.io/` annotation where there is none.
+    Everything,
+    /// By class, as a controller in a cluster.
+    ByClass {
+        /// `--controller-class`: controller strings that are ours, each with its profile. By default both of the constants above stand for
+        /// what they are called.
+        controllers: Vec<(Box<str>, Profile)>,
+        /// `--ingress-class`: the value expected in the annotation `kubernetes.io/ingress.class`.
+        ingress_class: Box<str>,
+        /// `--watch-ingress-without-class`
+        without_class: bool,
+        /// `--ingress-class-by-name`
+        by_name: bool,
+    },
+}

@@ -1,0 +1,491 @@
+//! The incremental translation: what was read is kept, and a change costs what it changes.
+//!
+//! Objects that a change touches are read again (they themselves, or what they were found to depend on), the hosts that their claims
+//! touch are merged again, and of backends, endpoints, reports and Secrets only the difference is taken. What comes out is always
+//! what [`translate`](crate::translate) gives for the same World; and what is equal keeps its `Arc`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    fmt,
+    sync::Arc,
+};
+
+use penstock_model::{
+    Action, Backend, BackendKey, CertificateSource, EndpointSet, Host, HostPattern, Model, ObjectRef, Origin, Route, ServicePort,
+};
+
+use crate::{
+    Finding, Id, Key, Kind, ObjectReport, Reason, Report, Settings, Translation, Verdict, World,
+    claim::{HostClaim, ObjectClaims, Order},
+    endpoints, ingress,
+    merge::merge,
+    proxy_route,
+    reading::{CertificateCache, Reading},
+    versions::{Editable, Versions},
+    world::service_of,
+};
+
+/// Keeps what was read from each object, so that a change costs what it changes.
+pub struct Translator {
+    settings: Settings,
+    certificates: CertificateCache,
+    objects: HashMap<Id, ObjectClaims>,
+    /// Who read, or looked for, an object.
+    dependents: HashMap<Id, BTreeSet<Id>>,
+    hosts: HashMap<HostPattern, HostState>,
+    /// What merging told each object, by host.
+    conflicts: HashMap<Id, BTreeMap<HostPattern, Vec<Finding>>>,
+    /// How many routes name a backend, how many backends a Service port, how many objects a Secret.
+    backend_uses: HashMap<BackendKey, usize>,
+    port_uses: BTreeMap<ServicePort, usize>,
+    secret_uses: HashMap<Key, usize>,
+    /// Which objects name a Service port.
+    port_users: HashMap<ServicePort, BTreeSet<Id>>,
+    /// Whose slice it was when last seen.
+    slice_services: HashMap<Key, Key>,
+    model: Versions<Model>,
+    report: Versions<Report>,
+    endpoints: Versions<Endpoints>,
+    wanted: Arc<BTreeSet<Key>>,
+}
+
+#[derive(Default)]
+struct HostState {
+    claims: BTreeMap<Order, Arc<HostClaim>>,
+    /// Who was told something when this host was merged last.
+    told: BTreeSet<Id>,
+}
+
+type Endpoints = BTreeMap<ServicePort, Arc<EndpointSet>>;
+
+pub enum ModelEdit {
+    Host(HostPattern, Option<Arc<Host>>),
+    Backend(BackendKey, bool),
+    DefaultCertificate(CertificateSource),
+}
+
+impl Editable for Model {
+    type Edit = ModelEdit;
+
+    fn edit(&mut self, edit: &ModelEdit) {
+        match edit {
+            ModelEdit::Host(pattern, Some(host)) => drop(self.hosts.insert(pattern.clone(), Arc::clone(host))),
+            ModelEdit::Host(pattern, None) => drop(self.hosts.remove(pattern)),
+            ModelEdit::Backend(key, true) => drop(self.backends.insert(key.clone(), Arc::new(Backend { key: key.clone() }))),
+            ModelEdit::Backend(key, false) => drop(self.backends.remove(key)),
+            ModelEdit::DefaultCertificate(source) => self.default_certificate = source.clone(),
+        }
+    }
+}
+
+impl Editable for Report {
+    type Edit = (ObjectRef, Option<Arc<ObjectReport>>);
+
+    fn edit(&mut self, (object, report): &Self::Edit) {
+        match report {
+            Some(report) => drop(self.objects.insert(object.clone(), Arc::clone(report))),
+            None => drop(self.objects.remove(object)),
+        }
+    }
+}
+
+impl Editable for Endpoints {
+    type Edit = (ServicePort, Option<Arc<EndpointSet>>);
+
+    fn edit(&mut self, (port, set): &Self::Edit) {
+        match set {
+            Some(set) => drop(self.insert(port.clone(), Arc::clone(set))),
+            None => drop(self.remove(port)),
+        }
+    }
+}
+
+/// What one call of [`Translator::apply`] has found to do.
+#[derive(Default)]
+struct Work {
+    objects: BTreeSet<Id>,
+    hosts: BTreeSet<HostPattern>,
+    services: BTreeSet<Key>,
+    /// Whose report is to be written again.
+    reports: BTreeSet<Id>,
+    backends: BTreeSet<BackendKey>,
+    ports: BTreeSet<ServicePort>,
+    default_certificate: bool,
+    secrets: bool,
+    model: Vec<ModelEdit>,
+}
+
+impl fmt::Debug for Translator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Translator")
+            .field("settings", &self.settings)
+            .field("objects", &self.objects.len())
+            .field("hosts", &self.hosts.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Translator {
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            certificates: CertificateCache::new(),
+            objects: HashMap::new(),
+            dependents: HashMap::new(),
+            hosts: HashMap::new(),
+            conflicts: HashMap::new(),
+            backend_uses: HashMap::new(),
+            port_uses: BTreeMap::new(),
+            secret_uses: HashMap::new(),
+            port_users: HashMap::new(),
+            slice_services: HashMap::new(),
+            model: Versions::default(),
+            report: Versions::default(),
+            endpoints: Versions::default(),
+            wanted: Arc::default(),
+        }
+    }
+
+    /// Reads everything anew. What comes out equal to what was there keeps its `Arc`.
+    pub fn rebuild(&mut self, world: &World) -> Translation {
+        let mut work = Work { default_certificate: true, secrets: true, ..Work::default() };
+        work.objects.extend(self.objects.keys().cloned());
+        work.objects.extend(world.ingresses.keys().map(|key| Id { kind: Kind::Ingress, key: key.clone() }));
+        work.objects.extend(world.proxy_routes.keys().map(|key| Id { kind: Kind::ProxyRoute, key: key.clone() }));
+        work.services.extend(self.port_uses.keys().map(|port| Key { namespace: port.namespace.clone(), name: port.name.clone() }));
+        self.slice_services =
+            world.endpoint_slices.iter().filter_map(|(key, slice)| Some((key.clone(), service_of(slice)?))).collect();
+        self.certificates.clear();
+        self.run(world, work)
+    }
+
+    /// Brings the translation up to `world`, in which only `changes` differ from the World of the last call.
+    pub fn apply(&mut self, world: &World, changes: &[Id]) -> Translation {
+        let mut work = Work::default();
+        for change in changes {
+            match change.kind {
+                Kind::Ingress | Kind::ProxyRoute => drop(work.objects.insert(change.clone())),
+                Kind::EndpointSlice => {
+                    let now = world.endpoint_slices.get(&change.key).and_then(|slice| service_of(slice));
+                    let before = match &now {
+                        Some(service) => self.slice_services.insert(change.key.clone(), service.clone()),
+                        None => self.slice_services.remove(&change.key),
+                    };
+                    work.services.extend(before.into_iter().chain(now));
+                }
+                Kind::IngressClass | Kind::Service | Kind::Secret => {
+                    work.objects.extend(self.dependents.get(change).into_iter().flatten().cloned());
+                    if change.kind == Kind::Service {
+                        work.services.insert(change.key.clone());
+                    }
+                    work.default_certificate |=
+                        change.kind == Kind::Secret && self.settings.default_certificate.as_ref() == Some(&change.key);
+                }
+            }
+        }
+        self.run(world, work)
+    }
+
+    fn run(&mut self, world: &World, mut work: Work) -> Translation {
+        for id in std::mem::take(&mut work.objects) {
+            self.read(world, &id, &mut work);
+        }
+        for pattern in std::mem::take(&mut work.hosts) {
+            self.merge(&pattern, &mut work);
+        }
+        if work.default_certificate {
+            self.default_certificate(world, &mut work);
+        }
+        self.settle_backends(&mut work);
+        self.model.advance(std::mem::take(&mut work.model));
+        self.settle_endpoints(world, &mut work);
+        let reports = work.reports.iter().filter_map(|id| self.settle_report(id)).collect();
+        self.report.advance(reports);
+        if work.secrets {
+            let wanted: BTreeSet<Key> = self.secret_uses.keys().cloned().chain(self.settings.default_certificate.clone()).collect();
+            if *self.wanted != wanted {
+                self.wanted = Arc::new(wanted);
+            }
+        }
+        Translation {
+            model: Arc::clone(self.model.now()),
+            report: Arc::clone(self.report.now()),
+            endpoints: Arc::clone(self.endpoints.now()),
+            wanted_secrets: Arc::clone(&self.wanted),
+        }
+    }
+
+    /// Reads one object again, and notes which hosts that touches.
+    fn read(&mut self, world: &World, id: &Id, work: &mut Work) {
+        let reading = Reading::new(world, &self.settings, &mut self.certificates);
+        let claims = match id.kind {
+            Kind::Ingress => world.ingresses.get(&id.key).map(|ingress| ingress::read(reading, id, ingress)),
+            Kind::ProxyRoute => world.proxy_routes.get(&id.key).map(|route| proxy_route::read(reading, id, route)),
+            Kind::IngressClass | Kind::Service | Kind::EndpointSlice | Kind::Secret => None,
+        };
+        let there = claims.is_some();
+        let before = self.objects.remove(id).unwrap_or_default();
+        let mut now = claims.unwrap_or_default();
+        if before != now {
+            self.note_dependencies(id, &before, &now);
+            self.note_services(id, &before, &now);
+            self.note_secrets(&before, &now, work);
+            self.note_hosts(&before, &mut now, work);
+            work.reports.insert(id.clone());
+        }
+        if there {
+            self.objects.insert(id.clone(), now);
+        }
+    }
+
+    fn note_dependencies(&mut self, id: &Id, before: &ObjectClaims, now: &ObjectClaims) {
+        for gone in before.dependencies.difference(&now.dependencies) {
+            if let Some(dependents) = self.dependents.get_mut(gone) {
+                dependents.remove(id);
+                if dependents.is_empty() {
+                    self.dependents.remove(gone);
+                }
+            }
+        }
+        for new in now.dependencies.difference(&before.dependencies) {
+            self.dependents.entry(new.clone()).or_default().insert(id.clone());
+        }
+    }
+
+    fn note_services(&mut self, id: &Id, before: &ObjectClaims, now: &ObjectClaims) {
+        for (_, port) in &before.services {
+            if let Some(users) = self.port_users.get_mut(port) {
+                users.remove(id);
+                if users.is_empty() {
+                    self.port_users.remove(port);
+                }
+            }
+        }
+        for (_, port) in &now.services {
+            self.port_users.entry(port.clone()).or_default().insert(id.clone());
+        }
+    }
+
+    fn note_secrets(&mut self, before: &ObjectClaims, now: &ObjectClaims, work: &mut Work) {
+        for gone in before.secrets.difference(&now.secrets) {
+            work.secrets |= count_down(&mut self.secret_uses, gone);
+            if !self.secret_uses.contains_key(gone) {
+                self.certificates.remove(gone);
+            }
+        }
+        for new in now.secrets.difference(&before.secrets) {
+            let uses = self.secret_uses.entry(new.clone()).or_default();
+            *uses += 1;
+            work.secrets |= *uses == 1;
+        }
+    }
+
+    fn note_hosts(&mut self, before: &ObjectClaims, now: &mut ObjectClaims, work: &mut Work) {
+        let moved = before.order != now.order;
+        for (pattern, claim) in &before.hosts {
+            if moved || now.hosts.get(pattern).is_none_or(|now| now != claim) {
+                if let Some(state) = self.hosts.get_mut(pattern) {
+                    state.claims.remove(&before.order);
+                }
+                work.hosts.insert(pattern.clone());
+            }
+        }
+        for (pattern, claim) in &mut now.hosts {
+            match before.hosts.get(pattern) {
+                Some(before) if !moved && before == claim => *claim = Arc::clone(before),
+                _ => {
+                    self.hosts.entry(pattern.clone()).or_default().claims.insert(now.order.clone(), Arc::clone(claim));
+                    work.hosts.insert(pattern.clone());
+                }
+            }
+        }
+    }
+
+    /// Merges the claims on one host again.
+    fn merge(&mut self, pattern: &HostPattern, work: &mut Work) {
+        let previous = self.model.now().hosts.get(pattern).cloned();
+        let Some(state) = self.hosts.get_mut(pattern) else { return };
+        let merged = merge(pattern, &state.claims, previous.as_ref());
+        let mut told: BTreeMap<Id, Vec<Finding>> = BTreeMap::new();
+        for (id, finding) in merged.conflicts {
+            told.entry(id).or_default().push(finding);
+        }
+        let concerned: BTreeSet<Id> = told.keys().cloned().collect();
+        for id in std::mem::replace(&mut state.told, concerned).union(&state.told) {
+            let by_host = self.conflicts.entry(id.clone()).or_default();
+            let before = by_host.remove(pattern);
+            let now = told.remove(id);
+            if before != now {
+                work.reports.insert(id.clone());
+            }
+            if let Some(now) = now {
+                by_host.insert(pattern.clone(), now);
+            }
+            if by_host.is_empty() {
+                self.conflicts.remove(id);
+            }
+        }
+        if state.claims.is_empty() {
+            self.hosts.remove(pattern);
+        }
+        let same = match (&previous, &merged.host) {
+            (Some(previous), Some(now)) => Arc::ptr_eq(previous, now),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
+            self.count_backends(previous.as_deref(), merged.host.as_deref(), work);
+            work.model.push(ModelEdit::Host(pattern.clone(), merged.host));
+        }
+    }
+
+    /// Counts what the routes of a host name, as far as the routes are not the same.
+    fn count_backends(&mut self, before: Option<&Host>, now: Option<&Host>, work: &mut Work) {
+        let (before, now) = (before.map(|host| &host.routes), now.map(|host| &host.routes));
+        let pointers =
+            |routes: Option<&Vec<Arc<Route>>>| -> HashSet<*const Route> { routes.into_iter().flatten().map(Arc::as_ptr).collect() };
+        let (old, new) = (pointers(before), pointers(now));
+        let mut seen = HashSet::new();
+        for route in before.into_iter().flatten().filter(|route| !new.contains(&Arc::as_ptr(route))) {
+            if seen.insert(Arc::as_ptr(route)) {
+                for key in backends(route) {
+                    count_down(&mut self.backend_uses, key);
+                    work.backends.insert(key.clone());
+                }
+            }
+        }
+        for route in now.into_iter().flatten().filter(|route| !old.contains(&Arc::as_ptr(route))) {
+            if seen.insert(Arc::as_ptr(route)) {
+                for key in backends(route) {
+                    *self.backend_uses.entry(key.clone()).or_default() += 1;
+                    work.backends.insert(key.clone());
+                }
+            }
+        }
+    }
+
+    fn settle_backends(&mut self, work: &mut Work) {
+        for key in &work.backends {
+            let (was, is) = (self.model.now().backends.contains_key(key), self.backend_uses.contains_key(key));
+            if was == is {
+                continue;
+            }
+            work.model.push(ModelEdit::Backend(key.clone(), is));
+            if let Origin::Service(port) = &key.origin {
+                let uses = self.port_uses.entry(port.clone()).or_default();
+                *uses = if is { *uses + 1 } else { uses.saturating_sub(1) };
+                if *uses == 0 {
+                    self.port_uses.remove(port);
+                }
+                work.ports.insert(port.clone());
+            }
+        }
+    }
+
+    fn settle_endpoints(&mut self, world: &World, work: &mut Work) {
+        for service in &work.services {
+            let first = ServicePort { namespace: service.namespace.clone(), name: service.name.clone(), port: "".into() };
+            let ports = self.port_uses.range(first..).map(|(port, _)| port);
+            let ports = ports.take_while(|port| port.namespace == service.namespace && port.name == service.name);
+            work.ports.extend(ports.cloned());
+        }
+        let mut edits = Vec::new();
+        for port in &work.ports {
+            let before = self.endpoints.now().get(port);
+            let now = self.port_uses.contains_key(port).then(|| endpoints::endpoint_set(world, port));
+            if before.map(|set| &**set) == now.as_ref() {
+                continue;
+            }
+            let silent = |set: Option<&EndpointSet>| set.is_some_and(|set| set.endpoints.is_empty());
+            if silent(before.map(|set| &**set)) != silent(now.as_ref()) {
+                work.reports.extend(self.port_users.get(port).into_iter().flatten().cloned());
+            }
+            edits.push((port.clone(), now.map(Arc::new)));
+        }
+        self.endpoints.advance(edits);
+    }
+
+    /// Writes the report of one object again.
+    fn settle_report(&self, id: &Id) -> Option<(ObjectRef, Option<Arc<ObjectReport>>)> {
+        let object = id.object_ref();
+        let before = self.report.now().objects.get(&object);
+        let Some(claims) = self.objects.get(id).filter(|claims| claims.ours) else {
+            // That of the default certificate is written where the certificate is read.
+            return (before.is_some() && id.kind != Kind::Secret).then_some((object, None));
+        };
+        let told: Vec<&Finding> = self.conflicts.get(id).into_iter().flat_map(BTreeMap::values).flatten().collect();
+        let silent: Vec<Finding> = claims.services.iter().filter_map(|(field, port)| self.silent(field, port)).collect();
+        let superseded =
+            |finding: &&Finding| finding.verdict == Verdict::Honoured && told.iter().any(|told| told.field == finding.field);
+        let findings: Vec<Finding> = claims
+            .findings
+            .iter()
+            .filter(|finding| !superseded(finding))
+            .chain(told.iter().copied())
+            .cloned()
+            .chain(silent)
+            .collect();
+        let report = ObjectReport { generation: claims.generation, findings };
+        if before.is_some_and(|before| **before == report) {
+            return None;
+        }
+        Some((object, Some(Arc::new(report))))
+    }
+
+    fn silent(&self, field: &str, port: &ServicePort) -> Option<Finding> {
+        let set = self.endpoints.now().get(port)?;
+        set.endpoints.is_empty().then(|| Finding {
+            verdict: Verdict::Ignored,
+            field: field.to_owned(),
+            reason: Reason::NoEndpoints,
+            message: format!("no endpoint of {port} is ready; requests are answered 503"),
+        })
+    }
+
+    /// `--default-ssl-certificate`
+    fn default_certificate(&mut self, world: &World, work: &mut Work) {
+        let mut source = CertificateSource::SelfSigned;
+        if let Some(key) = self.settings.default_certificate.clone() {
+            let mut reading = Reading::new(world, &self.settings, &mut self.certificates);
+            let id = Id { kind: Kind::Secret, key: key.clone() };
+            let mut report = ObjectReport::default();
+            match reading.certificate(&key.namespace, &key.name, false) {
+                Ok(certificate) => source = CertificateSource::Given(Arc::clone(&certificate.pair)),
+                Err(problem) => report.findings.push(Finding {
+                    verdict: Verdict::Refused,
+                    field: "data".to_owned(),
+                    reason: problem.reason(),
+                    message: format!("{problem}; as default certificate one is made instead"),
+                }),
+            }
+            let object = id.object_ref();
+            let now = (!report.findings.is_empty()).then_some(report);
+            if self.report.now().objects.get(&object).map(|report| &**report) != now.as_ref() {
+                self.report.advance(vec![(object, now.map(Arc::new))]);
+            }
+        }
+        if self.model.now().default_certificate != source {
+            work.model.push(ModelEdit::DefaultCertificate(source));
+        }
+    }
+}
+
+/// The backends that a route names.
+fn backends(route: &Route) -> impl Iterator<Item = &BackendKey> {
+    let forward = match &route.action {
+        Action::Forward(forward) => Some(forward),
+        Action::Redirect(_) | Action::Respond(_) => None,
+    };
+    forward.into_iter().flat_map(|forward| &forward.backends).map(|weighted| &weighted.backend)
+}
+
+/// Whether that was the last.
+fn count_down<K: Eq + std::hash::Hash>(uses: &mut HashMap<K, usize>, key: &K) -> bool {
+    let Some(count) = uses.get_mut(key) else { return false };
+    *count -= 1;
+    let last = *count == 0;
+    if last {
+        uses.remove(key);
+    }
+    last
+}

@@ -1,0 +1,277 @@
+//! Manifests in files and folders as a source of a World.
+//!
+//! Promises: a file that does not parse costs only its own changes — its last good objects serve on, and the error is named with
+//! line and column; an object that two files define is taken from the first by name of file; a change of any file shows within
+//! a second, also when a folder is swapped through a symlink, as mounted ConfigMaps are.
+
+pub mod manifest;
+mod pem;
+mod watch;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use penstock_translate::{Id, Object};
+
+pub use pem::TlsSecret;
+pub use watch::Watch;
+
+use crate::pipeline::Change;
+
+/// How deep folders are followed. A loop of symlinks ends here.
+const MAX_DEPTH: usize = 16;
+
+/// The files that were asked for, and what they held when they were last good.
+#[derive(Debug)]
+pub struct Files {
+    roots: Vec<PathBuf>,
+    secrets: Vec<TlsSecret>,
+    /// What each file held when it last parsed, and whether its present content does.
+    known: BTreeMap<PathBuf, FileState>,
+    objects: BTreeMap<Id, Object>,
+}
+
+#[derive(Debug, Default)]
+struct FileState {
+    content: Option<Arc<[u8]>>,
+    objects: Vec<(Id, Object, u64)>,
+}
+
+/// What a reading of all files brought.
+#[derive(Debug, Default)]
+pub struct Reading {
+    pub changes: Vec<Change>,
+    /// What stands in the way of a file or object. Each is told once for each content of its file.
+    pub errors: Vec<FileNote>,
+    pub warnings: Vec<FileNote>,
+}
+
+/// Something to say about a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileNote {
+    pub path: PathBuf,
+    /// None: about the file as a whole.
+    pub place: Option<(u64, u64)>,
+    pub message: String,
+}
+
+impl fmt::Display for FileNote {
+    /// `path:line:column: message`, which editors can jump to.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.place {
+            Some((line, column)) => write!(f, "{}:{line}:{column}: {}", self.path.display(), self.message),
+            None => write!(f, "{}: {}", self.path.display(), self.message),
+        }
+    }
+}
+
+impl Files {
+    pub fn new(roots: Vec<PathBuf>, secrets: Vec<TlsSecret>) -> Self {
+        Self { roots, secrets, known: BTreeMap::new(), objects: BTreeMap::new() }
+    }
+
+    /// Reads everything, and tells what differs from the last reading.
+    pub fn read(&mut self) -> Reading {
+        let mut reading = Reading::default();
+        let mut found = BTreeSet::new();
+        for root in &self.roots {
+            if let Err(error) = collect(root, 0, true, &mut found) {
+                // Between the two halves of a swap a root may be missing for an instant; its files stay as they were.
+                let kept: Vec<PathBuf> = self.known.keys().filter(|path| path.starts_with(root)).cloned().collect();
+                found.extend(kept);
+                reading.errors.push(FileNote { path: root.clone(), place: None, message: describe(&error) });
+            }
+        }
+        self.known.retain(|path, _| found.contains(path));
+        for path in found {
+            let state = self.known.entry(path.clone()).or_default();
+            read_file(&path, state, &mut reading);
+        }
+        let next = self.gather(&mut reading);
+        for (id, object) in &next {
+            if self.objects.get(id).is_none_or(|before| !same(before, object)) {
+                reading.changes.push(Change::Put(object.clone()));
+            }
+        }
+        for id in self.objects.keys().filter(|id| !next.contains_key(id)) {
+            reading.changes.push(Change::Delete(id.clone()));
+        }
+        self.objects = next;
+        reading
+    }
+
+    /// The objects of all files and PEM pairs, the first definition of each.
+    fn gather(&mut self, reading: &mut Reading) -> BTreeMap<Id, Object> {
+        let mut next: BTreeMap<Id, Object> = BTreeMap::new();
+        let mut owner: BTreeMap<Id, &Path> = BTreeMap::new();
+        for secret in &mut self.secrets {
+            match secret.read() {
+                Ok(object) => {
+                    next.insert(secret.id(), object);
+                }
+                Err(note) => reading.errors.extend(note),
+            }
+            if let (None, Some(last)) = (next.get(&secret.id()), secret.last_good()) {
+                next.insert(secret.id(), last);
+            }
+        }
+        for (path, state) in &self.known {
+            for (id, object, line) in &state.objects {
+                if next.contains_key(id) {
+                    let first = owner.get(id).map_or_else(|| "--tls-secret".to_owned(), |path| path.display().to_string());
+                    let message = format!("{} is already defined by {first}, which is the one that counts", id.object_ref());
+                    reading.warnings.push(FileNote { path: path.clone(), place: Some((*line, 1)), message });
+                } else {
+                    next.insert(id.clone(), object.clone());
+                    owner.insert(id.clone(), path);
+                }
+            }
+        }
+        next
+    }
+
+    /// The places whose change can change what [`Files::read`] gives.
+    pub fn watched(&self) -> Vec<PathBuf> {
+        let mut paths = self.roots.clone();
+        paths.extend(self.secrets.iter().flat_map(TlsSecret::paths));
+        paths
+    }
+}
+
+fn read_file(path: &Path, state: &mut FileState, reading: &mut Reading) {
+    let error = |place, message| FileNote { path: path.to_path_buf(), place, message };
+    let content: Arc<[u8]> = match std::fs::metadata(path).and_then(|metadata| {
+        if metadata.len() > manifest::MAX_MANIFEST_BYTES {
+            return Err(std::io::Error::other(format!("larger than {} bytes", manifest::MAX_MANIFEST_BYTES)));
+        }
+        std::fs::read(path)
+    }) {
+        Ok(bytes) => bytes.into(),
+        Err(problem) => {
+            reading.errors.push(error(None, describe(&problem)));
+            return;
+        }
+    };
+    if state.content.as_deref() == Some(&content[..]) {
+        return;
+    }
+    state.content = Some(content.clone());
+    let Ok(text) = std::str::from_utf8(&content) else {
+        reading.errors.push(error(None, "not UTF-8 text".to_owned()));
+        return;
+    };
+    match manifest::parse(text) {
+        Ok(parsed) => {
+            reading.warnings.extend(parsed.notes.into_iter().map(|note| error(Some((note.line, note.column)), note.message)));
+            state.objects = parsed
+                .objects
+                .into_iter()
+                .filter_map(|located| Some((located.object.id()?, located.object, located.line)))
+                .collect();
+        }
+        Err(note) => reading.errors.push(error(Some((note.line, note.column)), note.message)),
+    }
+}
+
+/// All manifests below `path`. Hidden names are left out: `..data` of a mounted ConfigMap is reached through its visible links.
+fn collect(path: &Path, depth: usize, named: bool, found: &mut BTreeSet<PathBuf>) -> std::io::Result<()> {
+    let metadata = std::fs::metadata(path)?;
+    if metadata.is_file() {
+        if named || path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known)) {
+            found.insert(path.to_path_buf());
+        }
+        return Ok(());
+    }
+    if !metadata.is_dir() || depth > MAX_DEPTH {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+            // A name that vanished while the folder was read is a change that the watch will tell of.
+            let _ = collect(&entry.path(), depth + 1, false, found);
+        }
+    }
+    Ok(())
+}
+
+fn describe(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "no such file or folder".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+fn same(a: &Object, b: &Object) -> bool {
+    match (a, b) {
+        (Object::Ingress(a), Object::Ingress(b)) => a == b,
+        (Object::IngressClass(a), Object::IngressClass(b)) => a == b,
+        (Object::ProxyRoute(a), Object::ProxyRoute(b)) => a == b,
+        (Object::Service(a), Object::Service(b)) => a == b,
+        (Object::EndpointSlice(a), Object::EndpointSlice(b)) => a == b,
+        (Object::Secret(a), Object::Secret(b)) => a == b,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(name: &str, port: u16) -> String {
+        format!("apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{port: {port}}}]}}\n")
+    }
+
+    #[test]
+    fn a_broken_file_keeps_its_last_good_objects_and_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b) = (folder.path().join("a.yaml"), folder.path().join("b.yaml"));
+        std::fs::write(&a, service("a", 80)).unwrap();
+        std::fs::write(&b, service("b", 80)).unwrap();
+        let mut files = Files::new(vec![folder.path().to_path_buf()], Vec::new());
+        assert_eq!(files.read().changes.len(), 2);
+
+        std::fs::write(&a, "kind: [").unwrap();
+        std::fs::write(&b, service("b", 81)).unwrap();
+        let reading = files.read();
+        assert_eq!(reading.changes.len(), 1, "{reading:?}");
+        assert!(reading.errors[0].to_string().starts_with(&format!("{}:", a.display())), "{}", reading.errors[0]);
+        assert!(files.read().errors.is_empty(), "an error is told once for each content");
+
+        std::fs::remove_file(&a).unwrap();
+        assert!(matches!(files.read().changes[..], [Change::Delete(_)]));
+    }
+
+    #[test]
+    fn the_first_file_by_name_owns_an_object() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("1.yaml"), service("s", 80)).unwrap();
+        std::fs::write(folder.path().join("2.yaml"), service("s", 81)).unwrap();
+        let mut files = Files::new(vec![folder.path().to_path_buf()], Vec::new());
+        let reading = files.read();
+        assert_eq!(reading.changes.len(), 1);
+        assert!(reading.warnings[0].message.contains("1.yaml"), "{}", reading.warnings[0]);
+    }
+
+    #[test]
+    fn a_folder_swapped_through_a_symlink_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        for (version, port) in [("v1", 80), ("v2", 81)] {
+            std::fs::create_dir(folder.path().join(version)).unwrap();
+            std::fs::write(folder.path().join(version).join("s.yaml"), service("s", port)).unwrap();
+        }
+        let link = folder.path().join("routes");
+        std::os::unix::fs::symlink("v1", &link).unwrap();
+        let mut files = Files::new(vec![link.clone()], Vec::new());
+        assert_eq!(files.read().changes.len(), 1);
+        std::os::unix::fs::symlink("v2", folder.path().join("next")).unwrap();
+        std::fs::rename(folder.path().join("next"), &link).unwrap();
+        assert!(matches!(files.read().changes[..], [Change::Put(_)]));
+        assert!(files.read().changes.is_empty());
+    }
+}

@@ -1,0 +1,179 @@
+//! The way of data: changes -> World -> Translation -> data plane, and who is told of it.
+//!
+//! Everything here runs on the control side, one change at a time. An equal model is not published again; problems are logged when
+//! they appear and when they are gone, not on every change.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use penstock_model::{HostPattern, Model, ObjectRef};
+use penstock_proxy::DataPlane;
+use penstock_translate::{Id, Object, ObjectReport, Report, Settings, Translation, Translator, Verdict, World};
+use tokio::sync::watch;
+
+/// One object came, changed or went.
+#[derive(Clone, Debug)]
+pub enum Change {
+    Put(Object),
+    Delete(Id),
+}
+
+/// What is served now.
+#[derive(Clone, Debug, Default)]
+pub struct Publication {
+    /// Counts the tables of this process, from 1; zero: none yet.
+    pub generation: u64,
+    pub translation: Translation,
+}
+
+/// Hosts that are named in one log line about a change.
+const HOSTS_IN_LOG: usize = 5;
+/// Problems that are logged for one change; the rest is counted.
+const PROBLEMS_IN_LOG: usize = 20;
+/// A translation that takes longer is worth a line.
+const SLOW: Duration = Duration::from_millis(500);
+
+#[derive(Debug)]
+pub struct Pipeline {
+    world: World,
+    translator: Translator,
+    translation: Translation,
+    plane: Arc<DataPlane>,
+    published: watch::Sender<Arc<Publication>>,
+}
+
+impl Pipeline {
+    pub fn new(settings: Settings, plane: Arc<DataPlane>) -> Self {
+        Self {
+            world: World::default(),
+            translator: Translator::new(settings),
+            translation: Translation::default(),
+            plane,
+            published: watch::Sender::new(Arc::default()),
+        }
+    }
+
+    /// Follows what is served.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Publication>> {
+        self.published.subscribe()
+    }
+
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// Takes changes into the World and translates what they touch. Nothing is served differently before [`Pipeline::publish`].
+    pub fn translate(&mut self, changes: Vec<Change>) -> &Translation {
+        let started = Instant::now();
+        let mut ids = Vec::with_capacity(changes.len());
+        for change in changes {
+            match change {
+                Change::Put(object) => ids.extend(self.world.put(object)),
+                Change::Delete(id) => {
+                    self.world.remove(&id);
+                    ids.push(id);
+                }
+            }
+        }
+        self.translation = self.translator.apply(&self.world, &ids);
+        let took = started.elapsed();
+        if took > SLOW {
+            tracing::warn!(changes = ids.len(), ?took, "translating took long");
+        } else {
+            tracing::debug!(changes = ids.len(), ?took, "translated");
+        }
+        &self.translation
+    }
+
+    /// Serves what was translated last. Returns once every worker does.
+    pub fn publish(&mut self) {
+        let before = self.published.borrow().clone();
+        let now = &self.translation;
+        if before.generation > 0
+            && Arc::ptr_eq(&before.translation.model, &now.model)
+            && Arc::ptr_eq(&before.translation.endpoints, &now.endpoints)
+            && Arc::ptr_eq(&before.translation.report, &now.report)
+        {
+            return;
+        }
+        let started = Instant::now();
+        let changed = if Arc::ptr_eq(&before.translation.model, &now.model) && before.generation > 0 {
+            self.plane.set_endpoints(&now.endpoints);
+            false
+        } else {
+            self.plane.publish(&now.model, &now.endpoints).changed
+        };
+        log_problems(&before.translation.report, &now.report);
+        if changed && before.generation > 0 {
+            log_hosts(&before.translation.model, &now.model, started.elapsed());
+        }
+        let generation = before.generation + 1;
+        self.published.send_replace(Arc::new(Publication { generation, translation: now.clone() }));
+    }
+}
+
+fn log_hosts(before: &Model, now: &Model, took: Duration) {
+    let mut changed: Vec<String> = Vec::new();
+    let mut count = 0;
+    let mut note = |mark: &str, host: &HostPattern| {
+        count += 1;
+        if changed.len() < HOSTS_IN_LOG {
+            changed.push(format!("{mark}{host}"));
+        }
+    };
+    for (name, host) in &now.hosts {
+        match before.hosts.get(name) {
+            None => note("+", name),
+            Some(old) if !Arc::ptr_eq(old, host) => note("", name),
+            Some(_) => {}
+        }
+    }
+    before.hosts.keys().filter(|name| !now.hosts.contains_key(name)).for_each(|name| note("-", name));
+    if count > changed.len() {
+        changed.push(format!("and {} more", count - changed.len()));
+    }
+    tracing::info!(hosts = now.hosts.len(), changed = changed.join(" "), took_us = took.as_micros(), "routes changed");
+}
+
+fn log_problems(before: &Report, now: &Report) {
+    let mut logged = 0;
+    for (object, report) in differing(&before.objects, &now.objects) {
+        let old = before.objects.get(object);
+        let known = |finding| old.is_some_and(|old| old.findings.contains(finding));
+        let news: Vec<_> = report.into_iter().flat_map(|report| report.problems()).filter(|finding| !known(finding)).collect();
+        for finding in news {
+            logged += 1;
+            if logged <= PROBLEMS_IN_LOG {
+                tracing::warn!(object = %object, field = finding.field, reason = finding.reason.as_str(), "{}", finding.message);
+            }
+        }
+        let had = old.is_some_and(|old| old.problems().next().is_some());
+        if had && report.is_none_or(|report| report.problems().next().is_none()) {
+            tracing::info!(object = %object, "no more problems");
+        }
+    }
+    if logged > PROBLEMS_IN_LOG {
+        tracing::warn!("and {} more problems; `penstock check` or /debug/model lists all", logged - PROBLEMS_IN_LOG);
+    }
+}
+
+/// The objects whose reports differ, with what is said of them now.
+fn differing<'a>(
+    before: &'a BTreeMap<ObjectRef, Arc<ObjectReport>>,
+    now: &'a BTreeMap<ObjectRef, Arc<ObjectReport>>,
+) -> impl Iterator<Item = (&'a ObjectRef, Option<&'a ObjectReport>)> {
+    let changed = now
+        .iter()
+        .filter(|(object, report)| before.get(*object).is_none_or(|old| !Arc::ptr_eq(old, report)))
+        .map(|(object, report)| (object, Some(&**report)));
+    let gone = before.keys().filter(|object| !now.contains_key(*object)).map(|object| (object, None));
+    changed.chain(gone)
+}
+
+/// Whether anything in a report was refused.
+pub fn has_problems(report: &Report) -> bool {
+    report.objects.values().any(|object| object.findings.iter().any(|finding| finding.verdict == Verdict::Refused))
+}
