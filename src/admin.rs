@@ -32,7 +32,7 @@ struct Admin {
 }
 
 /// Opens the port and serves it in the background.
-pub async fn serve(
+pub fn serve(
     address: &str,
     plane: Arc<DataPlane>,
     publications: watch::Receiver<Arc<Publication>>,

@@ -143,7 +143,7 @@ fn log_problems(before: &Report, now: &Report) {
     for (object, report) in differing(&before.objects, &now.objects) {
         let old = before.objects.get(object);
         let known = |finding| old.is_some_and(|old| old.findings.contains(finding));
-        let news: Vec<_> = report.into_iter().flat_map(|report| report.problems()).filter(|finding| !known(finding)).collect();
+        let news: Vec<_> = report.into_iter().flat_map(ObjectReport::problems).filter(|finding| !known(finding)).collect();
         for finding in news {
             logged += 1;
             if logged <= PROBLEMS_IN_LOG {

@@ -80,7 +80,7 @@ where
         let ready = Arc::new(AtomicBool::new(false));
         let (stop, shutdown) = tokio::sync::watch::channel(false);
         if let Some(address) = off(options.admin.as_deref().unwrap_or(admin_default)) {
-            admin::serve(address, plane.clone(), pipeline.subscribe(), ready.clone()).await.context("--admin")?;
+            admin::serve(address, plane.clone(), pipeline.subscribe(), ready.clone()).context("--admin")?;
         }
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;

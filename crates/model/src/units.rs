@@ -1,6 +1,6 @@
 //! Durations (`1h30m`) and sizes (`10Mi`) as users write them.
 
-use std::time::Duration;
+use std::{fmt::Write, time::Duration};
 
 /// The longest duration that can be set. Longer ones are a slip of the pen, and timers count milliseconds in 64 bits.
 pub const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -49,7 +49,7 @@ pub fn format_duration(duration: Duration) -> String {
         };
         let count = (millis % larger) / size;
         if count > 0 {
-            text.push_str(&format!("{count}{unit}"));
+            let _ = write!(text, "{count}{unit}");
         }
     }
     text

@@ -215,7 +215,7 @@ fn grpc_error(status: StatusCode, reason: &str) -> Response<ResponseBody> {
 
 /// A client's id is passed on if it is short and plain; it lands in logs.
 fn is_fit(id: &HeaderValue) -> bool {
-    id.len() <= 128 && !id.is_empty() && id.as_bytes().iter().all(|byte| byte.is_ascii_graphic())
+    id.len() <= 128 && !id.is_empty() && id.as_bytes().iter().all(u8::is_ascii_graphic)
 }
 
 fn new_request_id() -> HeaderValue {

@@ -279,10 +279,10 @@ async fn watch<T>(
         if let Ok(result) = tokio::time::timeout_at(wake, &mut sending).await {
             return Ok(result);
         }
-        if let (Some(end), Some(limit)) = (end, timeouts.request) {
-            if Instant::now() >= end {
-                return Err(UpstreamError::Silent { address, limit });
-            }
+        if let (Some(end), Some(limit)) = (end, timeouts.request)
+            && Instant::now() >= end
+        {
+            return Err(UpstreamError::Silent { address, limit });
         }
         // Something may have moved meanwhile; only real silence counts.
         if progress.waiting() == (waiting, since) {

@@ -131,13 +131,11 @@ async fn stages(
         Err(error) => return refuse(StatusCode::BAD_REQUEST, error.to_string()),
     };
     let snapshot = worker.shared.snapshot.load();
-    if let Some(sni) = &connection.sni {
-        if **sni != *host_name && worker.shared.tls.misdirected(Some(sni), Some(host_name)) {
-            return refuse(
-                StatusCode::MISDIRECTED_REQUEST,
-                "this host has a TLS policy of its own: open another connection for it",
-            );
-        }
+    if let Some(sni) = &connection.sni
+        && **sni != *host_name
+        && worker.shared.tls.misdirected(Some(sni), Some(host_name))
+    {
+        return refuse(StatusCode::MISDIRECTED_REQUEST, "this host has a TLS policy of its own: open another connection for it");
     }
     let view = View { method: &method, path: &path, query: uri.query(), headers: &headers };
     let route: Arc<CompiledRoute> = match snapshot.table.find(name.as_ref(), &view) {
@@ -150,16 +148,17 @@ async fn stages(
 
     // From here on the request holds its route, never the table.
     let redirect_is_action = matches!(route.action, CompiledAction::Redirect(_) | CompiledAction::Respond(_));
-    if let Some(redirect) = route.https_redirect.filter(|redirect| !(redirect.after_redirects && redirect_is_action)) {
-        if client.scheme == Scheme::Http && !path.normalised().starts_with(ACME.as_bytes()) {
-            let target = uri.path_and_query().map_or("/", |target| target.as_str());
-            let target = if redirect.cut_trailing_slash { target.strip_suffix('/').unwrap_or(target) } else { target };
-            let port = match worker.public_https_port() {
-                None | Some(443) => String::new(),
-                Some(port) => format!(":{port}"),
-            };
-            return location(redirect.code, &format!("https://{host_name}{port}{target}"));
-        }
+    if let Some(redirect) = route.https_redirect.filter(|redirect| !(redirect.after_redirects && redirect_is_action))
+        && client.scheme == Scheme::Http
+        && !path.normalised().starts_with(ACME.as_bytes())
+    {
+        let target = uri.path_and_query().map_or("/", |target| target.as_str());
+        let target = if redirect.cut_trailing_slash { target.strip_suffix('/').unwrap_or(target) } else { target };
+        let port = match worker.public_https_port() {
+            None | Some(443) => String::new(),
+            Some(port) => format!(":{port}"),
+        };
+        return location(redirect.code, &format!("https://{host_name}{port}{target}"));
     }
     let rules = &route.addresses;
     let listed = |list: &[ipnet::IpNet]| list.iter().any(|net| net.contains(&client.address));
@@ -372,7 +371,7 @@ fn redirected(
                     Scheme::Https => worker.public_https_port().unwrap_or(443),
                     Scheme::Http => worker.public_http_port().unwrap_or(80),
                 },
-                (None, None, _) => client.port.or_else(|| name_port).unwrap_or(chosen.default_port()),
+                (None, None, _) => client.port.or(name_port).unwrap_or(chosen.default_port()),
             };
             let port = if port == chosen.default_port() { String::new() } else { format!(":{port}") };
             let target = match (path, uri.query()) {

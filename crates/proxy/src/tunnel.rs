@@ -230,11 +230,11 @@ impl Direction {
             let moved = match self.transfer(cx, from, to) {
                 Poll::Ready(moved) => moved?,
                 Poll::Pending => {
-                    if self.unflushed {
-                        if let Poll::Ready(result) = to.poll_flush(cx) {
-                            result.map_err(Fault::writer)?;
-                            self.unflushed = false;
-                        }
+                    if self.unflushed
+                        && let Poll::Ready(result) = to.poll_flush(cx)
+                    {
+                        result.map_err(Fault::writer)?;
+                        self.unflushed = false;
                     }
                     return Poll::Pending;
                 }

@@ -39,10 +39,10 @@ pub(crate) fn asked(request: &Request<Incoming>) -> bool {
 
 impl Kind {
     pub(crate) fn of(method: &Method, headers: &HeaderMap, extensions: &Extensions) -> Self {
-        if let Some(protocol) = extensions.get::<hyper::ext::Protocol>() {
-            if *method == Method::CONNECT {
-                return HeaderValue::from_str(protocol.as_str()).map_or(Self::None, Self::Http2);
-            }
+        if let Some(protocol) = extensions.get::<hyper::ext::Protocol>()
+            && *method == Method::CONNECT
+        {
+            return HeaderValue::from_str(protocol.as_str()).map_or(Self::None, Self::Http2);
         }
         // `Upgrade` without `Connection: upgrade` was not meant for us (RFC 9110 §7.8); h2c is never switched to.
         let mut tokens =

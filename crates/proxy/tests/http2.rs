@@ -1,4 +1,5 @@
 //! HTTP/2 and TLS through the whole data plane in process.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod support;
 

@@ -1,0 +1,144 @@
+//! `serve` on a folder: edit, break, mend, symlink swap, PEM files renewed.
+
+use std::{fs, io::Read, os::unix::fs::symlink, path::Path, sync::Arc};
+
+use crate::support::{Backend, Penstock, WebSocket, connect, eventually, proxy_route, write};
+
+#[test]
+fn edits_are_live_a_broken_file_costs_nobody_anything_and_sockets_stay() {
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (folder.path().join("a.yaml"), folder.path().join("b.yaml"));
+    write(&a, &proxy_route("a", "a.test", &one.url()));
+    write(&b, &proxy_route("b", "b.test", &two.url()));
+    let penstock = Penstock::start(&["serve", folder.path().to_str().unwrap()]);
+    assert_eq!(penstock.get("a.test", "/"), (200, "one".to_owned()));
+    let mut socket = WebSocket::open(penstock.http, "a.test");
+    socket.echo("before");
+
+    write(&a, &proxy_route("a", "a.test", &two.url()));
+    eventually("the edit is live", || (penstock.get("a.test", "/").1 == "two").then_some(()));
+    write(&a, "kind: [");
+    let line = format!("{}:1:", a.display());
+    eventually("the broken file is named with its line", || penstock.log().contains(&line).then_some(()));
+    assert_eq!(penstock.get("a.test", "/"), (200, "two".to_owned()), "its last good state serves on");
+    assert_eq!(penstock.get("b.test", "/"), (200, "two".to_owned()));
+    write(&a, &proxy_route("a", "a.test", &one.url()));
+    eventually("the mended file is live", || (penstock.get("a.test", "/").1 == "one").then_some(()));
+    fs::remove_file(&a).unwrap();
+    eventually("the removed route is gone", || (penstock.get("a.test", "/").0 == 404).then_some(()));
+    for step in 0..100 {
+        let url = if step % 2 == 0 { one.url() } else { two.url() };
+        write(&a, &proxy_route("a", "a.test", &url));
+        if step % 10 == 9 {
+            let expected = if step % 2 == 0 { "one" } else { "two" };
+            eventually("the edit is live", || (penstock.get("a.test", "/").1 == expected).then_some(()));
+            socket.echo(&format!("after edit {step}"));
+        }
+    }
+}
+
+#[test]
+fn a_folder_swapped_through_a_symlink_is_followed() {
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    let folder = tempfile::tempdir().unwrap();
+    for (version, backend) in [("v1", &one), ("v2", &two)] {
+        fs::create_dir(folder.path().join(version)).unwrap();
+        write(&folder.path().join(version).join("r.yaml"), &proxy_route("r", "r.test", &backend.url()));
+    }
+    // As a mounted ConfigMap is: files are links through a hidden link that is swapped.
+    let mount = folder.path().join("mount");
+    fs::create_dir(&mount).unwrap();
+    symlink("../v1", mount.join("..data")).unwrap();
+    symlink("..data/r.yaml", mount.join("r.yaml")).unwrap();
+    let penstock = Penstock::start(&["serve", mount.to_str().unwrap()]);
+    assert_eq!(penstock.get("r.test", "/").1, "one");
+    symlink("../v2", mount.join("..next")).unwrap();
+    fs::rename(mount.join("..next"), mount.join("..data")).unwrap();
+    eventually("the swap is live", || (penstock.get("r.test", "/").1 == "two").then_some(()));
+}
+
+fn certificate(folder: &Path, name: &str) -> Vec<u8> {
+    let made = rcgen::generate_simple_self_signed(vec!["p.test".to_owned()]).unwrap();
+    write(&folder.join(format!("{name}.crt")), &made.cert.pem());
+    write(&folder.join(format!("{name}.key")), &made.signing_key.serialize_pem());
+    made.cert.der().to_vec()
+}
+
+/// The certificate that a handshake for `p.test` gets.
+fn served(penstock: &Penstock) -> Vec<u8> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let seen = Arc::new(Seen::default());
+    config.dangerous().set_certificate_verifier(seen.clone());
+    let mut connection = rustls::ClientConnection::new(Arc::new(config), "p.test".try_into().unwrap()).unwrap();
+    let mut stream = connect(penstock.https);
+    let _ = rustls::Stream::new(&mut connection, &mut stream).read(&mut [0]);
+    seen.0.lock().unwrap().clone()
+}
+
+/// Takes note of the certificate, and refuses it.
+#[derive(Debug, Default)]
+struct Seen(std::sync::Mutex<Vec<u8>>);
+
+impl rustls::client::danger::ServerCertVerifier for Seen {
+    fn verify_server_cert(
+        &self,
+        certificate: &rustls::pki_types::CertificateDer<'_>,
+        _: &[rustls::pki_types::CertificateDer<'_>],
+        _: &rustls::pki_types::ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        *self.0.lock().unwrap() = certificate.to_vec();
+        Err(rustls::Error::General("seen".to_owned()))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("seen".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("seen".to_owned()))
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[test]
+fn renewed_pem_files_are_served_to_the_next_handshake() {
+    let backend = Backend::start("one");
+    let folder = tempfile::tempdir().unwrap();
+    // As certbot does: a link in the live folder, swapped to the next files.
+    let first = certificate(folder.path(), "one");
+    let second = certificate(folder.path(), "two");
+    for end in ["crt", "key"] {
+        symlink(format!("one.{end}"), folder.path().join(format!("live.{end}"))).unwrap();
+    }
+    let routes = folder.path().join("r.yaml");
+    write(&routes, &proxy_route("p", "p.test", &backend.url()).replace("  rules:", "  tls: {secretName: pem}\n  rules:"));
+    let pair = format!("pem={0}/live.crt,{0}/live.key", folder.path().display());
+    let penstock = Penstock::start(&["serve", routes.to_str().unwrap(), "--tls-secret", &pair]);
+    assert!(served(&penstock) == first, "not the first certificate");
+    for end in ["crt", "key"] {
+        symlink(format!("two.{end}"), folder.path().join("next")).unwrap();
+        fs::rename(folder.path().join("next"), folder.path().join(format!("live.{end}"))).unwrap();
+    }
+    eventually("the renewed certificate is served", || (served(&penstock) == second).then_some(()));
+}

@@ -1,0 +1,249 @@
+//! The binary as a process of its own, small backends, and clients by hand.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long anything may take that should be quick: generous, since machines are shared.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `check` gives something, looking often.
+pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = check() {
+            return found;
+        }
+        assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
+        thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+/// A running `penstock`; killed when dropped.
+pub struct Penstock {
+    child: Child,
+    pub http: SocketAddr,
+    pub https: SocketAddr,
+    log: Arc<Mutex<String>>,
+    _state: tempfile::TempDir,
+}
+
+impl Penstock {
+    /// Starts it with these arguments and waits until it serves.
+    pub fn start(arguments: &[&str]) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_penstock"))
+            .args(arguments)
+            .args(["--http", "127.0.0.1:0", "--https", "127.0.0.1:0", "--admin", "off"])
+            .arg("--state-dir")
+            .arg(state.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let stderr = child.stderr.take().unwrap();
+        let lines = log.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut log = lines.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        let mut penstock = Self { child, http: ([127, 0, 0, 1], 0).into(), https: ([127, 0, 0, 1], 0).into(), log, _state: state };
+        let serving = eventually("penstock serves", || {
+            if let Some(status) = penstock.child.try_wait().unwrap() {
+                panic!("penstock ended with {status}:\n{}", penstock.log());
+            }
+            penstock.log().lines().find(|line| line.contains(" serving ")).map(ToOwned::to_owned)
+        });
+        let address = |name: &str| {
+            let start = serving.split(&format!(" {name}=\"")).nth(1).unwrap();
+            start.split('"').next().unwrap().parse().unwrap()
+        };
+        penstock.http = address("http");
+        penstock.https = address("https");
+        penstock
+    }
+
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub fn terminate(&self) {
+        let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+    }
+
+    /// Waits for its end; gives the exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        eventually("penstock ends", || self.child.try_wait().unwrap()).code()
+    }
+
+    /// Status and body of a GET.
+    pub fn get(&self, host: &str, path: &str) -> (u16, String) {
+        request(self.http, &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"))
+    }
+}
+
+impl Drop for Penstock {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- penstock's log\n{}", self.log());
+        }
+    }
+}
+
+/// Sends bytes, reads to the end of the connection; status and what came after the head.
+pub fn request(address: SocketAddr, text: &str) -> (u16, String) {
+    let mut stream = connect(address);
+    stream.write_all(text.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("no answer: {answer:?}"));
+    (status, body.to_owned())
+}
+
+pub fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Reads a head, byte by byte, so that nothing after it is taken.
+pub fn read_head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read(&mut byte) {
+            Ok(1) => head.push(byte[0]),
+            _ => break,
+        }
+    }
+    String::from_utf8_lossy(&head).into_owned()
+}
+
+/// A backend that answers its name to every request, and echoes after an upgrade.
+pub struct Backend {
+    pub address: SocketAddr,
+    pub requests: Arc<AtomicUsize>,
+}
+
+impl Backend {
+    pub fn start(name: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let requests = Arc::new(AtomicUsize::new(0));
+        let (name, count) = (name.to_owned(), requests.clone());
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let (name, count) = (name.clone(), count.clone());
+                thread::spawn(move || serve(stream, &name, &count));
+            }
+        });
+        Self { address, requests }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+fn serve(mut stream: TcpStream, name: &str, count: &AtomicUsize) {
+    loop {
+        let head = read_head(&mut stream);
+        if head.is_empty() {
+            return;
+        }
+        count.fetch_add(1, Ordering::SeqCst);
+        if head.to_lowercase().contains("\r\nupgrade: websocket\r\n") {
+            let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+            if stream.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+            let mut chunk = [0; 4096];
+            while let Ok(read) = stream.read(&mut chunk) {
+                if read == 0 || stream.write_all(&chunk[..read]).is_err() {
+                    return;
+                }
+            }
+            return;
+        }
+        let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse::<usize>().ok());
+        let mut body = vec![0; length.unwrap_or(0)];
+        if stream.read_exact(&mut body).is_err() {
+            return;
+        }
+        if head.contains("/slow") {
+            // The point of the scene: an answer that is under way when the drain begins.
+            thread::park_timeout(Duration::from_millis(500));
+        }
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
+        if stream.write_all(answer.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+/// A WebSocket by hand.
+pub struct WebSocket(pub TcpStream);
+
+impl WebSocket {
+    pub fn open(address: SocketAddr, host: &str) -> Self {
+        let mut stream = connect(address);
+        let request = format!(
+            "GET /ws HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let head = read_head(&mut stream);
+        assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+        Self(stream)
+    }
+
+    /// Sends a masked text frame and expects it back.
+    pub fn echo(&mut self, text: &str) {
+        let mut frame = vec![0x81, 0x80 | u8::try_from(text.len()).unwrap(), 0, 0, 0, 0];
+        frame.extend_from_slice(text.as_bytes());
+        self.0.write_all(&frame).unwrap();
+        let mut back = vec![0; frame.len()];
+        self.0.read_exact(&mut back).unwrap_or_else(|error| panic!("{text}: the WebSocket was cut: {error}"));
+        assert_eq!(back, frame);
+    }
+
+    /// Expects a Close frame; gives its code.
+    pub fn closed(&mut self) -> u16 {
+        let mut frame = [0; 4];
+        self.0.read_exact(&mut frame).unwrap();
+        assert_eq!(frame[0], 0x88, "{frame:?}");
+        u16::from_be_bytes([frame[2], frame[3]])
+    }
+}
+
+/// A ProxyRoute of one host to one URL.
+pub fn proxy_route(name: &str, host: &str, url: &str) -> String {
+    format!(
+        "apiVersion: penstock.dev/v1alpha1\nkind: ProxyRoute\nmetadata: {{name: {name}}}\nspec:\n  hosts: [{host}]\n  rules:\n  - backends: [{{url: \"{url}\"}}]\n"
+    )
+}
+
+/// Writes a file as editors do: aside, then renamed over.
+pub fn write(path: &Path, text: &str) {
+    let aside: PathBuf = path.with_extension("aside");
+    fs::write(&aside, text).unwrap();
+    fs::rename(&aside, path).unwrap();
+}
