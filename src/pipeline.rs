@@ -11,15 +11,8 @@ use std::{
 
 use penstock_model::{HostPattern, Model, ObjectRef};
 use penstock_proxy::DataPlane;
-use penstock_translate::{Id, Object, ObjectReport, Report, Settings, Translation, Translator, Verdict, World};
+use penstock_translate::{Change, Id, ObjectReport, Report, Settings, Translation, Translator, Verdict, World};
 use tokio::sync::watch;
-
-/// One object came, changed or went.
-#[derive(Clone, Debug)]
-pub enum Change {
-    Put(Object),
-    Delete(Id),
-}
 
 /// What is served now.
 #[derive(Clone, Debug, Default)]
@@ -61,23 +54,10 @@ impl Pipeline {
         self.published.subscribe()
     }
 
-    pub fn world(&self) -> &World {
-        &self.world
-    }
-
     /// Takes changes into the World and translates what they touch. Nothing is served differently before [`Pipeline::publish`].
     pub fn translate(&mut self, changes: Vec<Change>) -> &Translation {
         let started = Instant::now();
-        let mut ids = Vec::with_capacity(changes.len());
-        for change in changes {
-            match change {
-                Change::Put(object) => ids.extend(self.world.put(object)),
-                Change::Delete(id) => {
-                    self.world.remove(&id);
-                    ids.push(id);
-                }
-            }
-        }
+        let ids: Vec<Id> = changes.into_iter().filter_map(|change| self.world.take(change)).collect();
         self.translation = self.translator.apply(&self.world, &ids);
         let took = started.elapsed();
         if took > SLOW {

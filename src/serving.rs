@@ -16,13 +16,13 @@ use std::{
 use anyhow::Context;
 use penstock_model::HostPattern;
 use penstock_proxy::{AccessLogFormat, DataPlane, DrainOptions, ExternalAddresses, Limits, Options};
-use penstock_translate::{Key, Settings, Translation};
+use penstock_translate::{Change, Key, Settings, Translation};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     admin,
     cli::{AccessLog, ServingOptions},
-    pipeline::{Change, Pipeline},
+    pipeline::Pipeline,
     systemd,
 };
 
@@ -59,7 +59,7 @@ pub struct Surroundings {
 }
 
 /// Serves until a signal comes.
-pub fn run<S, F>(options: &ServingOptions, mode: Mode, settings: Settings, source: F) -> anyhow::Result<ExitCode>
+pub fn run<S, F>(options: &ServingOptions, mode: &Mode, settings: Settings, source: F) -> anyhow::Result<ExitCode>
 where
     S: Source,
     F: AsyncFnOnce(Surroundings) -> anyhow::Result<S>,
@@ -68,7 +68,7 @@ where
         Mode::Standalone => "127.0.0.1:9090",
         Mode::Cluster { .. } => "[::]:9090",
     };
-    let plane = Arc::new(DataPlane::start(data_plane_options(options, &mode)?)?);
+    let plane = Arc::new(DataPlane::start(data_plane_options(options, mode)?)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")

@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use penstock_translate::{Ownership, Settings, World, translate};
+use penstock_translate::{Change, Ownership, Settings, World, translate};
 
 use crate::{
     cli::{CheckOptions, Output},
     files::Files,
-    pipeline::{Change, has_problems},
+    pipeline::has_problems,
     report,
 };
 

@@ -4,13 +4,13 @@ use std::{process::ExitCode, sync::Arc};
 
 use anyhow::{Context, bail};
 use penstock_api::{BackendTls, ProxyRoute, ProxyRouteSpec, RouteBackend, RouteRule, RouteTls};
-use penstock_translate::{Object, World, translate};
+use penstock_translate::{Change, Object, World, translate};
 
 use super::{check::settings, serve::FileSource};
 use crate::{
     cli::ProxyOptions,
     files::TlsSecret,
-    pipeline::{Change, has_problems},
+    pipeline::has_problems,
     serving::{self, Mode},
 };
 
@@ -31,7 +31,7 @@ pub fn run(options: &ProxyOptions) -> anyhow::Result<ExitCode> {
     let settings = settings(None);
     refuse_mistakes(&given, &settings, secrets.is_empty())?;
     let source = FileSource::new(Vec::new(), secrets, true).with(given);
-    serving::run(&options.serving, Mode::Standalone, settings, async |_| Ok(source))
+    serving::run(&options.serving, &Mode::Standalone, settings, async |_| Ok(source))
 }
 
 fn route(options: &ProxyOptions) -> ProxyRoute {

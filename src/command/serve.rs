@@ -3,12 +3,12 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
+use penstock_translate::Change;
 
 use super::check::settings;
 use crate::{
     cli::ServeOptions,
     files::{Files, Reading, TlsSecret, Watch},
-    pipeline::Change,
     serving::{self, Mode, Source, secret_key},
 };
 
@@ -20,7 +20,7 @@ pub fn run(options: &ServeOptions) -> anyhow::Result<ExitCode> {
         std::fs::metadata(path).with_context(|| path.display().to_string())?;
     }
     let source = FileSource::new(options.paths.clone(), options.tls_secret.clone(), options.watch != Some(false));
-    serving::run(&options.serving, Mode::Standalone, settings, async |_| Ok(source))
+    serving::run(&options.serving, &Mode::Standalone, settings, async |_| Ok(source))
 }
 
 /// Files as a source of changes.

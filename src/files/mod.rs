@@ -15,12 +15,10 @@ use std::{
     sync::Arc,
 };
 
-use penstock_translate::{Id, Object};
+use penstock_translate::{Change, Id, Object};
 
 pub use pem::TlsSecret;
 pub use watch::Watch;
-
-use crate::pipeline::Change;
 
 /// How deep folders are followed. A loop of symlinks ends here.
 const MAX_DEPTH: usize = 16;

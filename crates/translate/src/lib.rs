@@ -31,7 +31,7 @@ pub use profile::profiles_reference;
 pub use report::{Finding, ObjectReport, Reason, Report, Verdict};
 pub use settings::{DEFAULT_CLASS, INGRESS_NGINX_CONTROLLER, NATIVE_CONTROLLER, Ownership, Profile, Settings};
 pub use translator::Translator;
-pub use world::{Id, Key, Kind, Object, World};
+pub use world::{Change, Id, Key, Kind, Object, World};
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -108,6 +108,13 @@ const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 /// What `kubectl apply` keeps for itself: a copy of the whole object.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
+/// One object came, changed or went.
+#[derive(Clone, Debug)]
+pub enum Change {
+    Put(Object),
+    Delete(Id),
+}
+
 impl Object {
     /// None for an object without a name, which nobody can refer to.
     pub fn id(&self) -> Option<Id> {
@@ -125,6 +132,17 @@ impl Object {
 }
 
 impl World {
+    /// Takes a change in; gives what it touched.
+    pub fn take(&mut self, change: Change) -> Option<Id> {
+        match change {
+            Change::Put(object) => self.put(object),
+            Change::Delete(id) => {
+                self.remove(&id);
+                Some(id)
+            }
+        }
+    }
+
     /// Puts an object in the place of the one of the same kind and name, without what nobody reads (`managedFields`, kubectl's copy).
     ///
     /// Returns what changed: None if the same object was there already, or if this one has no name.
