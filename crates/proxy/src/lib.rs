@@ -1,45 +1,47 @@
-//! The data plane: listeners, TLS, HTTP/1.1 and HTTP/2, tunnels, upstream pools and policies, served from a table that is swapped whole.
+//! The data plane: listeners, TLS, HTTP/1.1, HTTP/2, tunnels, upstream pools, balancing, policies.
 //!
-//! The control side holds a [`DataPlane`]. It knows models ([`penstock_model`]) and no Kubernetes.
+//! It serves a [`Model`](penstock_model::Model) that is handed to [`DataPlane::publish`], and knows nothing of Kubernetes. One thread per worker, each with
+//! its own runtime, listeners, pool and counters; what they share is one table, swapped as a whole, and the registry of backends, which
+//! outlives tables. A request, once matched, holds its route and never the table; a tunnel holds neither.
+//!
+//! Where things stand: `route` is a compiled route and the order of its stages, `policy` the stages themselves, `engine` HTTP on
+//! both sides, `upstream` the way to endpoints, `tunnel` what follows an upgrade, `worker` the thread that all of it runs on.
+
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 mod access_log;
-mod body;
 mod client_address;
-mod count;
-mod describe;
-mod error;
+mod clock;
+mod control;
+mod data_plane;
+mod engine;
 mod error_page;
-mod executor;
-mod finish;
-mod forward;
-mod forwarding;
-mod handler;
+mod explain;
+mod head;
+mod io;
 mod metrics;
 mod options;
-mod plane;
-mod pool;
+mod policy;
 mod proxy_protocol;
-mod registry;
 mod resolve;
 mod route;
 mod self_signed;
-mod server;
 mod socket;
-mod stream;
+mod table;
 mod tls;
 mod tunnel;
-mod upgrade;
+mod upstream;
 mod websocket;
 mod worker;
 
 pub use access_log::AccessLogFormat;
-pub use describe::Request;
-pub use metrics::{CONTENT_TYPE, Listener, Metrics};
-pub use options::{DrainOptions, Limits, Options};
-pub use plane::{Bound, DataPlane, DrainReport, Published, StartError};
-pub use registry::{BackendState, Registry};
+pub use data_plane::{DataPlane, Published};
+pub use explain::Request;
+pub use metrics::{CONTENT_TYPE, Listener, Metrics, TunnelEnd};
+pub use options::{Bound, DrainOptions, DrainReport, Limits, Options, StartError};
 pub use resolve::ExternalAddresses;
-pub use route::{CompiledAction, CompiledForward, CompiledRoute, compile};
+pub use route::{CompiledRoute, compile};
 pub use self_signed::CHECK_EVERY as CHECK_CERTIFICATES_EVERY;
 pub use socket::{BindError, bind};
+pub use tls::CertificateProblem;
+pub use upstream::{Backend, Registry};

@@ -1,222 +1,189 @@
-//! A route as the data plane runs it: the model's route with everything that can be done beforehand done.
+//! A route as the workers run it: the model's route, its backends by handle, and what can be made ready beforehand.
+//!
+//! Policies run in one order for every route, however it was written ([`CompiledRoute::decide`]): a redirect of ingress-nginx's, redirect to
+//! HTTPS, address rules, whether upgrades are allowed, the declared length of the body; then a redirect or fixed answer, or forwarding: fields that belong to
+//! the hop, forwarding headers, the route's own edits, rewrite, backends. What is refused early costs nothing later.
 
-use std::sync::Arc;
-
-use http::{HeaderName, HeaderValue, Method};
-use penstock_model::{
-    Action, AddressRules, Forwarding, HeaderEdits, Host, HostRewrite, HttpsRedirect, HttpsRedirectWhen, PathForm, PathMatch,
-    PathRewrite, Redirect, Respond, Route, Timeouts, WebSocketPolicy,
-    pattern::{self, Pattern},
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use penstock_routing::RequestPath;
+use penstock_model::{Action, Forward, Forwarding, Host, HostRewrite, ObjectRef, Respond, Route};
 
 use crate::{
+    engine::HeaderPlan,
+    head::{Headers, RequestHead},
     metrics::{Metrics, RouteMetrics},
-    registry::{BackendState, Registry},
+    policy::{Answer, Content, addresses, https_redirect, redirect, rewrite::Rewrite},
+    upstream::{Backend, Registry},
 };
 
-/// What a route was compiled to.
+/// A compiled route. Requests hold it by `Arc`, never the table that it came from.
 #[derive(Debug)]
 pub struct CompiledRoute {
+    /// The route of the model.
     pub route: Arc<Route>,
-    /// None where the host's TLS makes it void.
-    pub https_redirect: Option<HttpsRedirect>,
-    pub(crate) addresses: AddressRules,
-    pub(crate) max_body_size: Option<u64>,
-    pub(crate) timeouts: Timeouts,
-    pub(crate) websocket: WebSocketPolicy,
-    pub(crate) request_headers: Edits,
-    pub(crate) response_headers: Edits,
-    pub(crate) forwarding: Forwarding,
-    pub action: CompiledAction,
+    name: Arc<RouteName>,
+    host_has_tls: bool,
+    pub(crate) request_headers: HeaderPlan,
+    pub(crate) response_headers: HeaderPlan,
     pub(crate) metrics: Arc<RouteMetrics>,
+    pub(crate) action: CompiledAction,
+}
+
+/// What a route is called, in logs: all that is kept of it by what outlives tables.
+#[derive(Debug)]
+pub(crate) struct RouteName {
+    pub(crate) object: ObjectRef,
+    pub(crate) rule: Box<str>,
 }
 
 #[derive(Debug)]
-pub enum CompiledAction {
+pub(crate) enum CompiledAction {
     Forward(CompiledForward),
-    Redirect(Redirect),
-    Respond(Respond),
+    Redirect(penstock_model::Redirect),
+    Respond(Answer),
 }
 
+/// Where a route sends requests.
 #[derive(Debug)]
-pub struct CompiledForward {
-    pub backends: Vec<(Arc<BackendState>, u32)>,
+pub(crate) struct CompiledForward {
+    pub(crate) backends: Vec<(Arc<Backend>, u32)>,
     total_weight: u64,
-    pub(crate) path: CompiledPath,
-    pub(crate) host: Option<HeaderValue>,
+    turn: AtomicU64,
+    pub(crate) rewrite: Rewrite,
+    pub(crate) host: Option<Box<str>>,
 }
 
+/// What is to be done with a request.
 #[derive(Debug)]
-pub(crate) enum CompiledPath {
-    Normalised,
-    AsReceived,
-    Prefix { length: usize, replacement: Box<str> },
-    Full(Box<str>),
-    Regex { pattern: Pattern, replacement: Box<str> },
+pub(crate) enum Decision<'r> {
+    Answer(Answer),
+    Forward(&'r CompiledForward),
 }
 
-/// Header edits with names and values that are known to be good.
-#[derive(Debug, Default)]
-pub(crate) struct Edits {
-    remove: Vec<HeaderName>,
-    set: Vec<(HeaderName, HeaderValue)>,
-    add: Vec<(HeaderName, HeaderValue)>,
-}
-
-impl Edits {
-    fn new(edits: &HeaderEdits) -> Self {
-        // Translation refuses by name what is no header; nothing else arrives here.
-        let name = |name: &str| HeaderName::from_bytes(name.as_bytes()).ok();
-        let pairs = |pairs: &[(Box<str>, Box<str>)]| {
-            pairs.iter().filter_map(|(n, value)| Some((name(n)?, HeaderValue::from_str(value).ok()?))).collect()
-        };
-        Self { remove: edits.remove.iter().filter_map(|n| name(n)).collect(), set: pairs(&edits.set), add: pairs(&edits.add) }
-    }
-
-    pub(crate) fn describe(&self) -> impl Iterator<Item = String> {
-        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        let remove = self.remove.iter().map(|name| format!("remove {name}"));
-        let set = self.set.iter().map(move |(name, value)| format!("set {name}: {}", text(value)));
-        let add = self.add.iter().map(move |(name, value)| format!("add {name}: {}", text(value)));
-        remove.chain(set).chain(add)
-    }
-
-    pub(crate) fn apply(&self, headers: &mut http::HeaderMap) {
-        for name in &self.remove {
-            headers.remove(name);
-        }
-        for (name, value) in &self.set {
-            headers.insert(name, value.clone());
-        }
-        for (name, value) in &self.add {
-            headers.append(name, value.clone());
-        }
-    }
-}
-
-/// Compiles a route of a host: the step that the table and `explain` share.
+/// Compiles a route of a host. Pure but for the registry, where the backends it names are made if they are new.
 pub fn compile(host: &Host, route: &Arc<Route>, registry: &Registry, metrics: &Metrics) -> CompiledRoute {
-    let policies = &route.policies;
-    let https_redirect = policies.https_redirect.filter(|redirect| match redirect.when {
-        HttpsRedirectWhen::Always => true,
-        HttpsRedirectWhen::HostHasTls => host.tls.is_some(),
-    });
     let action = match &route.action {
+        Action::Forward(forward) => CompiledAction::Forward(CompiledForward::new(forward, route, registry)),
         Action::Redirect(redirect) => CompiledAction::Redirect(redirect.clone()),
-        Action::Respond(respond) => CompiledAction::Respond(respond.clone()),
-        Action::Forward(forward) => {
-            let backends: Vec<_> =
-                forward.backends.iter().map(|weighted| (registry.backend(&weighted.backend), weighted.weight)).collect();
-            let path = match &forward.path {
-                PathRewrite::Normalised => CompiledPath::Normalised,
-                PathRewrite::AsReceived => CompiledPath::AsReceived,
-                PathRewrite::Full(path) => CompiledPath::Full(path.clone()),
-                PathRewrite::Prefix(replacement) => {
-                    let length = match &route.matches.path {
-                        PathMatch::Prefix(path) | PathMatch::Exact(path) => path.trim_end_matches('/').len(),
-                        PathMatch::Regex { .. } => 0,
-                    };
-                    CompiledPath::Prefix { length, replacement: replacement.clone() }
-                }
-                PathRewrite::Regex { pattern, ignore_case, replacement } => match pattern::compile_rewrite(pattern, *ignore_case) {
-                    Ok(pattern) => CompiledPath::Regex { pattern, replacement: replacement.clone() },
-                    Err(_) => CompiledPath::AsReceived,
-                },
-            };
-            CompiledAction::Forward(CompiledForward {
-                total_weight: backends.iter().map(|(_, weight)| u64::from(*weight)).sum(),
-                backends,
-                path,
-                host: match &forward.host {
-                    HostRewrite::AsReceived => None,
-                    HostRewrite::To(host) => HeaderValue::from_str(host).ok(),
-                },
-            })
-        }
+        Action::Respond(respond) => CompiledAction::Respond(respond_answer(respond)),
     };
     CompiledRoute {
-        route: route.clone(),
-        https_redirect,
-        addresses: policies.addresses.clone(),
-        max_body_size: policies.max_body_size,
-        timeouts: policies.timeouts.clone(),
-        websocket: policies.websocket.clone(),
-        request_headers: Edits::new(&policies.request_headers),
-        response_headers: Edits::new(&policies.response_headers),
-        forwarding: policies.forwarding,
-        action,
+        host_has_tls: host.tls.is_some(),
+        request_headers: HeaderPlan::compile(&route.policies.request_headers),
+        response_headers: HeaderPlan::compile(&route.policies.response_headers),
         metrics: metrics.route(&route.object, &route.rule),
+        action,
+        name: Arc::new(RouteName { object: route.object.clone(), rule: route.rule.clone() }),
+        route: route.clone(),
     }
+}
+
+fn respond_answer(respond: &Respond) -> Answer {
+    let content = match &respond.body {
+        None => Content::Page { hint: None },
+        Some(body) => Content::Text {
+            content_type: respond.content_type.as_deref().unwrap_or("text/plain; charset=utf-8").into(),
+            body: (&**body).into(),
+        },
+    };
+    Answer { status: respond.code, location: None, content }
 }
 
 impl CompiledForward {
-    /// A backend by weight.
-    pub(crate) fn choose(&self) -> Option<&Arc<BackendState>> {
-        match (self.backends.as_slice(), self.total_weight) {
-            (_, 0) => None,
-            ([(only, _)], _) => Some(only),
-            (backends, total) => {
-                let mut point = rand::random_range(0..total);
-                backends.iter().find_map(|(backend, weight)| match point.checked_sub(u64::from(*weight)) {
-                    Some(rest) => {
-                        point = rest;
-                        None
-                    }
-                    None => Some(backend),
-                })
-            }
+    fn new(forward: &Forward, route: &Route, registry: &Registry) -> Self {
+        let backends: Vec<_> = forward
+            .backends
+            .iter()
+            .filter(|backend| backend.weight > 0)
+            .map(|weighted| (registry.backend(&weighted.backend), weighted.weight))
+            .collect();
+        Self {
+            total_weight: backends.iter().map(|(_, weight)| u64::from(*weight)).sum(),
+            backends,
+            turn: AtomicU64::new(0),
+            rewrite: Rewrite::compile(&forward.path, &route.matches),
+            host: match &forward.host {
+                HostRewrite::AsReceived => None,
+                HostRewrite::To(host) => Some(host.clone()),
+            },
         }
     }
 
-    /// The path and query that the upstream gets.
-    pub(crate) fn target(&self, path: &RequestPath<'_>, form: PathForm, query: Option<&str>) -> Vec<u8> {
-        let mut out = match &self.path {
-            CompiledPath::Normalised => path.normalised().to_vec(),
-            CompiledPath::AsReceived => path.raw().to_vec(),
-            CompiledPath::Full(path) => path.as_bytes().to_vec(),
-            CompiledPath::Prefix { length, replacement } => {
-                let rest = path.normalised().get(*length..).unwrap_or_default();
-                let start = replacement.trim_end_matches('/').as_bytes();
-                match (start, rest) {
-                    (_, []) => replacement.as_bytes().to_vec(),
-                    (start, rest) => [start, rest].concat(),
-                }
-            }
-            CompiledPath::Regex { pattern, replacement } => {
-                let text = match form {
-                    PathForm::Decoded => path.decoded().unwrap_or_else(|| path.raw()),
-                    PathForm::Normalised => path.normalised(),
-                };
-                pattern.rewrite(text, replacement).map_or_else(|| path.raw().to_vec(), |path| encode(&path))
-            }
-        };
-        if out.first() != Some(&b'/') {
-            out.insert(0, b'/');
+    /// The backend whose turn it is, in proportion to weight; another one if that has no endpoint. None: no backend has any.
+    pub(crate) fn choose(&self) -> Option<&Arc<Backend>> {
+        if let [(only, _)] = &*self.backends {
+            return only.has_endpoints().then_some(only);
         }
-        if let Some(query) = query {
-            out.push(if out.contains(&b'?') { b'&' } else { b'?' });
-            out.extend_from_slice(query.as_bytes());
-        }
-        out
+        // Multiples of the golden ratio spread evenly whatever the weights, and need no state but a count.
+        let turn = self.turn.fetch_add(1, Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        let mut point = (turn * self.total_weight) >> 32;
+        let chosen = self.backends.iter().position(|(_, weight)| {
+            let here = point < u64::from(*weight);
+            point = point.saturating_sub(u64::from(*weight));
+            here
+        });
+        let (before, from) = self.backends.split_at_checked(chosen?)?;
+        from.iter().chain(before).map(|(backend, _)| backend).find(|backend| backend.has_endpoints())
     }
 }
 
-/// Percent-encodes what cannot stand in a request line.
-fn encode(path: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(path.len());
-    for &byte in path {
-        if byte <= b' ' || byte >= 0x7f || matches!(byte, b'#' | b'"' | b'<' | b'>') {
-            out.extend_from_slice(format!("%{byte:02X}").as_bytes());
-        } else {
-            out.push(byte);
+impl CompiledRoute {
+    pub(crate) fn name(&self) -> &Arc<RouteName> {
+        &self.name
+    }
+
+    /// The backends that it sends requests to, with their weights.
+    pub fn backends(&self) -> &[(Arc<Backend>, u32)] {
+        match &self.action {
+            CompiledAction::Forward(forward) => &forward.backends,
+            CompiledAction::Redirect(_) | CompiledAction::Respond(_) => &[],
         }
     }
-    out
-}
 
-/// Methods that may be sent again after a connection broke without an answer (RFC 9110 §9.2.2).
-pub(crate) fn is_idempotent(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE)
+    pub(crate) fn ingress_nginx(&self) -> bool {
+        self.route.policies.forwarding == Forwarding::IngressNginx
+    }
+
+    /// A redirect of ingress-nginx's is answered before it goes to HTTPS, and is open to all addresses.
+    fn redirects_first(&self) -> bool {
+        matches!(self.action, CompiledAction::Redirect(_))
+            && (self.ingress_nginx() || self.route.policies.https_redirect.is_some_and(|rule| rule.after_redirects))
+    }
+
+    /// Runs the stages up to the backends.
+    pub(crate) fn decide<H: Headers>(&self, request: &RequestHead<'_, H>) -> Decision<'_> {
+        match self.refuse(request) {
+            Some(answer) => Decision::Answer(answer),
+            None => match &self.action {
+                CompiledAction::Redirect(redirect) => Decision::Answer(redirect::answer(redirect, request)),
+                CompiledAction::Respond(answer) => Decision::Answer(answer.clone()),
+                CompiledAction::Forward(forward) => Decision::Forward(forward),
+            },
+        }
+    }
+
+    fn refuse<H: Headers>(&self, request: &RequestHead<'_, H>) -> Option<Answer> {
+        let policies = &self.route.policies;
+        if self.redirects_first() {
+            return None;
+        }
+        if let Some(answer) = policies.https_redirect.and_then(|rule| https_redirect::redirect(rule, self.host_has_tls, request)) {
+            return Some(answer);
+        }
+        if let Some(answer) = addresses::refuse(&policies.addresses, request.client.address) {
+            return Some(answer);
+        }
+        if request.upgrade.is_some() && !policies.websocket.enabled && matches!(self.action, CompiledAction::Forward(_)) {
+            return Some(Answer::page(403, "WebSockets are switched off for this route."));
+        }
+        match (policies.max_body_size, request.content_length) {
+            (Some(limit), Some(length)) if length > limit => {
+                Some(Answer::page(413, "The request's body is larger than this route allows."))
+            }
+            _ => None,
+        }
+    }
 }

@@ -1,400 +1,548 @@
-//! Tunnels: two byte streams joined after 101 (or 200 to an extended CONNECT).
+//! Tunnels: two joined byte streams after an upgrade.
 //!
-//! Promises:
-//! * A tunnel holds no part of a table. It ends when a peer ends it, when it was silent for its idle limit, or in the drain.
-//! * While idle it owns no buffer: it reads into a scratch buffer of its thread, and keeps only what the other side would not take.
-//! * Half-close and back-pressure pass through: nothing is read for a writer that is blocked.
-//! * In the drain a WebSocket whose streams stand between frames gets Close 1012 both ways, and nothing after it.
+//! One poll moves what there is, both ways, through a buffer that belongs to the thread: while idle a tunnel owns none. What a blocked writer does
+//! not take is kept aside, and until it is gone nothing is read for it. The end of one side passes through as the end of the other's writing;
+//! the tunnel ends when both have ended, when nothing went through for its idle limit, or in the drain.
+//!
+//! A tunnel holds no part of a table: two streams, counters, and what the log wants. The frames of a WebSocket are followed from the first byte
+//! (headers only), so that the drain can put a Close between two of them.
 
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    io,
+    fmt, io,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
+use bytes::Bytes;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::Instant,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
+    clock,
+    engine::Record,
+    io::{ClientStream, UpstreamStream},
     metrics::TunnelEnd,
-    stream::Stream,
-    websocket::{FrameTracker, SERVICE_RESTART, close_frame, new_mask},
+    websocket::{self, FrameTracker, SERVICE_RESTART},
+    worker::{PanicCount, Worker},
 };
 
-/// What one read may bring. Bulk transfers gain little from more; the buffer is the thread's, so it costs nothing per tunnel.
-const SCRATCH: usize = 32 * 1024;
-/// What one tunnel may move before the others of its thread get their turn.
+/// The thread's buffer: one TLS record. Larger ones gained nothing measurable.
+const SCRATCH: usize = 16 * 1024;
+/// Bytes that one tunnel moves before others have their turn.
 const FAIR_SHARE: usize = 256 * 1024;
-/// How often idle limits are looked at. Limits are minutes to hours.
-const TICK: Duration = Duration::from_millis(500);
-/// How long peers may take to answer a Close frame by closing.
-const CLOSE_ANSWER: Duration = Duration::from_secs(2);
+/// How long a side may stay open without a byte after the other has ended.
+const HALF_CLOSED: Duration = Duration::from_mins(1);
+/// How long a client has to answer our Close.
+const CLOSE_ANSWER: Duration = Duration::from_secs(1);
 
-thread_local! {
-    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
-}
-
-/// One end of a tunnel.
+/// One side of a tunnel.
 #[derive(Debug)]
-pub(crate) enum End {
-    Stream(Stream),
+pub(crate) enum Side {
+    Client(ClientStream),
+    Upstream(UpstreamStream),
     /// A stream of an HTTP/2 connection.
-    H2(TokioIo<Upgraded>),
+    Stream(TokioIo<Upgraded>),
 }
 
-impl End {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+impl Side {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Stream(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::H2(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Client(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Upstream(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Stream(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self {
-            Self::Stream(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::H2(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Client(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Upstream(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Stream(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
+            Self::Client(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Upstream(stream) => Pin::new(stream).poll_flush(cx),
             Self::Stream(stream) => Pin::new(stream).poll_flush(cx),
-            Self::H2(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
+            Self::Client(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Upstream(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Stream(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::H2(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
 
-/// What a thread's tunnels share: who lives, who has been silent, who has to go.
-#[derive(Debug, Default)]
-pub(crate) struct Tunnels {
-    live: RefCell<HashMap<u64, Rc<Shared>>>,
-    next: Cell<u64>,
+/// How a tunnel ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Counted(TunnelEnd),
+    /// A connection failed between the answer and the tunnel.
+    HandOver,
 }
 
-/// What the thread's keeper and the tunnel both see.
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::HandOver => "tunnel never opened: a connection failed",
+            Self::Counted(end) => match end {
+                TunnelEnd::Client => "tunnel closed by the client",
+                TunnelEnd::Upstream => "tunnel closed by the upstream",
+                TunnelEnd::ClientError => "tunnel ended: the client's connection failed",
+                TunnelEnd::UpstreamError => "tunnel ended: the upstream's connection failed",
+                TunnelEnd::Idle => "tunnel ended: idle",
+                TunnelEnd::HalfClosed => "tunnel ended: one side stayed open after the other closed",
+                TunnelEnd::DrainedWithClose => "tunnel ended at shutdown, with a Close frame",
+                TunnelEnd::Drained => "tunnel ended at shutdown",
+                TunnelEnd::Internal => "tunnel ended by an error of the proxy",
+            },
+        })
+    }
+}
+
+/// What the worker knows of a tunnel, and tells it.
 #[derive(Debug)]
-struct Shared {
-    last: Cell<Instant>,
-    idle: Option<Duration>,
-    order: Cell<Option<TunnelEnd>>,
+struct Control {
+    last_activity: Cell<u64>,
+    idle: Option<u64>,
+    half_closed: Cell<bool>,
+    word: Cell<Word>,
     waker: RefCell<Option<Waker>>,
 }
 
-impl Shared {
-    fn end(&self, reason: TunnelEnd) {
-        if self.order.get().is_none() {
-            self.order.set(Some(reason));
-            if let Some(waker) = self.waker.borrow_mut().take() {
-                waker.wake();
-            }
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    None,
+    /// Say Close and end.
+    Close,
+    /// End now.
+    End(TunnelEnd),
+}
+
+impl Control {
+    fn limit(&self) -> Option<u64> {
+        let half_closed = self.half_closed.get().then_some(clock::millis(HALF_CLOSED));
+        match (self.idle, half_closed) {
+            (Some(idle), Some(half_closed)) => Some(idle.min(half_closed)),
+            (idle, half_closed) => idle.or(half_closed),
         }
     }
+
+    fn tell(&self, word: Word) {
+        self.word.set(word);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// All tunnels of a worker.
+#[derive(Debug, Default)]
+pub(crate) struct Tunnels {
+    all: RefCell<HashMap<u64, Rc<Control>>>,
+    next: Cell<u64>,
+    /// No tunnel can be over its limit before.
+    not_before: Cell<u64>,
 }
 
 impl Tunnels {
-    /// Ends the tunnels that were silent for too long, for ever.
-    pub(crate) async fn keep(&self) {
-        let mut ticks = tokio::time::interval(TICK);
-        loop {
-            ticks.tick().await;
-            let now = Instant::now();
-            for shared in self.live.borrow().values() {
-                if shared.idle.is_some_and(|idle| now.duration_since(shared.last.get()) >= idle) {
-                    shared.end(TunnelEnd::Idle);
-                }
-            }
+    pub(crate) fn len(&self) -> usize {
+        self.all.borrow().len()
+    }
+
+    fn enter(&self, control: &Rc<Control>) -> u64 {
+        let id = self.next.get();
+        self.next.set(id + 1);
+        self.look_from(control);
+        self.all.borrow_mut().insert(id, control.clone());
+        id
+    }
+
+    /// Makes sure that the sweep looks when this one may be over its limit.
+    fn look_from(&self, control: &Control) {
+        if let Some(limit) = control.limit() {
+            self.not_before.set(self.not_before.get().min(control.last_activity.get().saturating_add(limit)));
         }
     }
 
-    /// Tells one tunnel to close in good order; false if there is none left that was not told.
-    pub(crate) fn drain_one(&self) -> bool {
-        let live = self.live.borrow();
-        let Some(shared) = live.values().find(|shared| shared.order.get().is_none()) else { return false };
-        shared.end(TunnelEnd::DrainedWithClose);
-        true
+    fn leave(&self, id: u64) {
+        self.all.borrow_mut().remove(&id);
     }
 
-    pub(crate) fn untold(&self) -> usize {
-        self.live.borrow().values().filter(|shared| shared.order.get().is_none()).count()
+    /// Ends those that are over their limit. Costs nothing before the first can be.
+    pub(crate) fn sweep(&self, now: u64) {
+        if now < self.not_before.get() {
+            return;
+        }
+        let mut first = u64::MAX;
+        for control in self.all.borrow().values() {
+            let Some(limit) = control.limit() else { continue };
+            let due = control.last_activity.get().saturating_add(limit);
+            if now < due {
+                first = first.min(due);
+            } else if control.word.get() == Word::None {
+                let end = if control.half_closed.get() { TunnelEnd::HalfClosed } else { TunnelEnd::Idle };
+                control.tell(Word::End(end));
+            }
+        }
+        self.not_before.set(first);
+    }
+
+    /// Those that are open now, to be ended one by one.
+    pub(crate) fn list(&self) -> Vec<u64> {
+        self.all.borrow().keys().copied().collect()
+    }
+
+    /// Lets a tunnel say Close between two frames and end. It is of no effect if it ended.
+    pub(crate) fn close(&self, id: u64) {
+        let control = self.all.borrow().get(&id).cloned();
+        if let Some(control) = control
+            && control.word.get() == Word::None
+        {
+            control.tell(Word::Close);
+        }
+    }
+
+    /// Ends all that are left.
+    pub(crate) fn end_all(&self) {
+        for control in self.all.borrow().values() {
+            control.tell(Word::End(TunnelEnd::Drained));
+        }
     }
 }
 
-/// Two ends joined, with what was already read from each.
-pub(crate) struct Tunnel {
-    client: End,
-    upstream: End,
-    up: Direction,
-    down: Direction,
-    shared: Rc<Shared>,
-    closing: Closing,
-    /// Who closed first.
-    first: Option<TunnelEnd>,
-    deadline: Option<Pin<Box<tokio::time::Sleep>>>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Closing {
-    No,
-    /// Close frames are on their way.
-    Said,
-}
-
+/// One direction.
+#[derive(Debug, Default)]
 struct Direction {
-    /// What the writer would not take yet. Empty and without capacity while idle.
-    spill: Vec<u8>,
-    taken: usize,
-    state: Flow,
+    /// What the writer did not take yet.
+    spill: Bytes,
+    frames: FrameTracker,
+    bytes: u64,
+    /// The reader ended.
+    ended: bool,
+    /// Its end was passed on.
+    shut: bool,
+    /// Something was written that may sit in a buffer below.
     unflushed: bool,
-    frames: Option<FrameTracker>,
-    /// Nothing more is forwarded: a Close frame of ours was the last.
-    muted: bool,
-    moved: u64,
+    /// A Close of ours was the last.
+    sealed: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flow {
-    Open,
-    /// The reader is through; the writer has to be told.
-    Ended,
-    Closed,
-}
-
-impl Direction {
-    fn new(leftover: &[u8], websocket: bool) -> Self {
-        let mut frames = websocket.then(FrameTracker::default);
-        if let Some(frames) = &mut frames {
-            frames.feed(leftover);
-        }
-        Self {
-            spill: leftover.to_vec(),
-            taken: 0,
-            state: Flow::Open,
-            unflushed: false,
-            frames,
-            muted: false,
-            moved: leftover.len() as u64,
-        }
-    }
-
-    fn between_frames(&self) -> bool {
-        self.frames.as_ref().is_some_and(FrameTracker::at_boundary) && self.spill.is_empty()
-    }
-
-    /// Moves what can be moved. Ready: this direction is through.
-    fn poll(&mut self, cx: &mut Context<'_>, from: &mut End, to: &mut End, shared: &Shared) -> Poll<Result<(), Fault>> {
-        let mut budget = FAIR_SHARE;
-        loop {
-            if self.taken < self.spill.len() {
-                let rest = self.spill.get(self.taken..).unwrap_or_default();
-                let written = ready!(to.poll_write(cx, rest)).map_err(Fault::writer)?;
-                if written == 0 {
-                    return Poll::Ready(Err(Fault::Writer));
-                }
-                self.unflushed = true;
-                self.taken += written;
-                if self.taken == self.spill.len() {
-                    self.spill = Vec::new();
-                    self.taken = 0;
-                }
-                continue;
-            }
-            match self.state {
-                Flow::Closed => return Poll::Ready(Ok(())),
-                Flow::Ended => {
-                    ready!(to.poll_shutdown(cx)).map_err(Fault::writer)?;
-                    self.state = Flow::Closed;
-                    continue;
-                }
-                Flow::Open => {}
-            }
-            if budget == 0 {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            let moved = match self.transfer(cx, from, to) {
-                Poll::Ready(moved) => moved?,
-                Poll::Pending => {
-                    if self.unflushed
-                        && let Poll::Ready(result) = to.poll_flush(cx)
-                    {
-                        result.map_err(Fault::writer)?;
-                        self.unflushed = false;
-                    }
-                    return Poll::Pending;
-                }
-            };
-            if moved == 0 {
-                self.state = Flow::Ended;
-            } else {
-                self.moved += moved as u64;
-                budget = budget.saturating_sub(moved);
-                shared.last.set(Instant::now());
-            }
-        }
-    }
-
-    /// One read into the thread's scratch, and one write of it; what is left is spilt.
-    fn transfer(&mut self, cx: &mut Context<'_>, from: &mut End, to: &mut End) -> Poll<Result<usize, Fault>> {
-        BUFFER.with_borrow_mut(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
-            ready!(from.poll_read(cx, &mut buffer)).map_err(Fault::reader)?;
-            let bytes = buffer.filled();
-            if bytes.is_empty() || self.muted {
-                return Poll::Ready(Ok(bytes.len()));
-            }
-            if let Some(frames) = &mut self.frames {
-                frames.feed(bytes);
-            }
-            let written = match to.poll_write(cx, bytes) {
-                Poll::Ready(result) => result.map_err(Fault::writer)?,
-                Poll::Pending => 0,
-            };
-            self.unflushed |= written > 0;
-            if let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
-                self.spill.extend_from_slice(rest);
-            }
-            Poll::Ready(Ok(bytes.len()))
-        })
-    }
-
-    /// Appends our own last frame.
-    fn close_with(&mut self, mask: Option<[u8; 4]>) {
-        self.spill.extend_from_slice(close_frame(SERVICE_RESTART, mask).as_bytes());
-        self.muted = true;
-    }
-}
-
-/// Whose connection failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+/// Which side failed.
+enum Broken {
     Reader,
     Writer,
 }
 
-impl Fault {
-    // As callbacks, these take the error that they forget: which side it was is all that is counted.
-    #[allow(clippy::needless_pass_by_value)]
-    fn reader(_: io::Error) -> Self {
-        Self::Reader
+struct Tunnel {
+    client: Side,
+    upstream: Side,
+    to_upstream: Direction,
+    to_client: Direction,
+    websocket: bool,
+    control: Rc<Control>,
+    /// Who ended first.
+    first_end: Option<TunnelEnd>,
+    /// When our Close was sent to the client.
+    closed_at: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+// Thousands of them idle: what each takes besides its sockets is to stay small.
+const _: () = assert!(size_of::<Tunnel>() <= 768);
+
+thread_local! {
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
+}
+
+/// Joins the two until one of them, the idle limit or the drain ends it.
+pub(crate) async fn run(
+    worker: Rc<Worker>,
+    client: (Side, Bytes),
+    upstream: (Side, Bytes),
+    websocket: bool,
+    idle: Option<Duration>,
+    record: Box<Record>,
+) {
+    let control = Rc::new(Control {
+        last_activity: Cell::new(clock::now()),
+        idle: idle.map(clock::millis),
+        half_closed: Cell::new(false),
+        word: Cell::new(Word::None),
+        waker: RefCell::new(None),
+    });
+    let opened = Opened::new(&worker, &control);
+    let ((client, from_client), (upstream, from_upstream)) = (client, upstream);
+    let mut tunnel = Tunnel {
+        client,
+        upstream,
+        to_upstream: Direction::beginning_with(from_client, websocket),
+        to_client: Direction::beginning_with(from_upstream, websocket),
+        websocket,
+        control,
+        first_end: None,
+        closed_at: None,
+    };
+    let end = std::future::poll_fn(|cx| tunnel.poll(cx, &worker)).await;
+    opened.ended(end);
+    record.tunnel_ended(tunnel.to_upstream.bytes, tunnel.to_client.bytes, &End::Counted(end));
+    tracing::debug!(end = %End::Counted(end), "tunnel ended");
+}
+
+/// Counts a tunnel as open; its end as well, also if that is a panic.
+struct Opened {
+    worker: Rc<Worker>,
+    id: u64,
+    end: TunnelEnd,
+    _panics: PanicCount,
+}
+
+impl Opened {
+    fn new(worker: &Rc<Worker>, control: &Rc<Control>) -> Self {
+        let metrics = &worker.shared.metrics;
+        metrics.tunnels_open.inc();
+        metrics.tunnels_opened.inc();
+        Self {
+            id: worker.tunnels.enter(control),
+            worker: worker.clone(),
+            end: TunnelEnd::Internal,
+            _panics: PanicCount(metrics.clone()),
+        }
     }
 
-    #[allow(clippy::needless_pass_by_value)]
-    fn writer(_: io::Error) -> Self {
-        Self::Writer
+    fn ended(mut self, end: TunnelEnd) {
+        self.end = end;
     }
 }
 
-/// What became of a tunnel.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Finished {
-    pub(crate) reason: TunnelEnd,
-    pub(crate) up: u64,
-    pub(crate) down: u64,
+impl Drop for Opened {
+    fn drop(&mut self) {
+        let metrics = &self.worker.shared.metrics;
+        metrics.tunnels_open.dec();
+        metrics.tunnels_ended.inc(self.end);
+        self.worker.tunnels.leave(self.id);
+    }
+}
+
+impl Direction {
+    /// Bytes that came with the head go first.
+    fn beginning_with(first: Bytes, websocket: bool) -> Self {
+        let mut direction = Self { bytes: first.len() as u64, ..Self::default() };
+        if websocket {
+            direction.frames.feed(&first);
+        }
+        direction.spill = first;
+        direction
+    }
+
+    fn is_over(&self) -> bool {
+        self.shut
+    }
+
+    /// Writes what is left over. Ready: nothing is left, and nothing sits below.
+    fn poll_drained(&mut self, cx: &mut Context<'_>, writer: &mut Side) -> Poll<io::Result<()>> {
+        while !self.spill.is_empty() {
+            match writer.poll_write(cx, &self.spill) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => {
+                    let _ = self.spill.split_to(written.min(self.spill.len()));
+                    self.unflushed = true;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        // Nothing is to keep memory alive.
+        self.spill = Bytes::new();
+        if self.unflushed {
+            std::task::ready!(writer.poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Moves what there is, up to `share` bytes. Ready: the direction is over. `close`: put a Close here as soon as it stands between frames.
+    fn poll_pump(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut Side,
+        writer: &mut Side,
+        websocket: bool,
+        close: Option<&[u8]>,
+        moved: &mut usize,
+    ) -> Poll<Result<(), Broken>> {
+        loop {
+            match self.poll_drained(cx, writer) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken::Writer)),
+                Poll::Pending => return Poll::Pending,
+            }
+            if self.ended {
+                if !self.shut {
+                    // Whoever cannot be told is gone already.
+                    let _ = std::task::ready!(writer.poll_shutdown(cx));
+                    self.shut = true;
+                }
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(close) = close.filter(|_| !self.sealed && self.frames.at_boundary()) {
+                self.sealed = true;
+                self.spill = Bytes::copy_from_slice(close);
+                continue;
+            }
+            if *moved >= FAIR_SHARE {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let read = BUFFER.with_borrow_mut(|buffer| {
+                let mut buf = ReadBuf::new(buffer);
+                match reader.poll_read(cx, &mut buf) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken::Reader)),
+                    Poll::Ready(Ok(())) => {}
+                }
+                let mut data = buf.filled();
+                if data.is_empty() {
+                    self.ended = true;
+                    return Poll::Ready(Ok(()));
+                }
+                *moved += data.len();
+                if websocket && (self.sealed || close.is_none()) {
+                    self.frames.feed(data);
+                }
+                if self.sealed {
+                    // Nothing goes after a Close; what comes is only looked at for the peer's own.
+                    return Poll::Ready(Ok(()));
+                }
+                if let Some(close) = close
+                    && let Some(rest) = self.up_to_boundary(&mut data)
+                {
+                    self.sealed = true;
+                    self.bytes += data.len() as u64;
+                    self.spill = [data, close].concat().into();
+                    self.frames.feed(rest);
+                    return Poll::Ready(Ok(()));
+                }
+                self.bytes += data.len() as u64;
+                while !data.is_empty() {
+                    match writer.poll_write(cx, data) {
+                        Poll::Ready(Ok(written @ 1..)) => {
+                            self.unflushed = true;
+                            data = data.get(written..).unwrap_or_default();
+                        }
+                        Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Broken::Writer)),
+                        Poll::Pending => {
+                            self.spill = Bytes::copy_from_slice(data);
+                            break;
+                        }
+                    }
+                }
+                Poll::Ready(Ok(()))
+            });
+            match read {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(broken)) => return Poll::Ready(Err(broken)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Follows the data to the first place where a Close may be put, cuts it there, and gives what follows. None: there is no such place.
+    fn up_to_boundary<'d>(&mut self, data: &mut &'d [u8]) -> Option<&'d [u8]> {
+        for (place, byte) in data.iter().enumerate() {
+            self.frames.feed(std::slice::from_ref(byte));
+            if self.frames.at_boundary() {
+                let (before, rest) = data.split_at_checked(place + 1)?;
+                *data = before;
+                return Some(rest);
+            }
+        }
+        None
+    }
 }
 
 impl Tunnel {
-    /// Joins two ends. `websocket`: the streams are frames (RFC 6455) from their first byte.
-    pub(crate) fn new(client: (End, &[u8]), upstream: (End, &[u8]), websocket: bool, idle: Option<Duration>) -> Self {
-        let shared = Shared { last: Cell::new(Instant::now()), idle, order: Cell::new(None), waker: RefCell::new(None) };
-        Self {
-            up: Direction::new(client.1, websocket),
-            down: Direction::new(upstream.1, websocket),
-            client: client.0,
-            upstream: upstream.0,
-            shared: Rc::new(shared),
-            closing: Closing::No,
-            first: None,
-            deadline: None,
+    fn poll(&mut self, cx: &mut Context<'_>, worker: &Worker) -> Poll<TunnelEnd> {
+        {
+            let mut waker = self.control.waker.borrow_mut();
+            if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                *waker = Some(cx.waker().clone());
+            }
         }
+        let closing = match self.control.word.get() {
+            Word::End(TunnelEnd::Drained) if self.to_client.sealed => return Poll::Ready(TunnelEnd::DrainedWithClose),
+            Word::End(end) => return Poll::Ready(end),
+            // There is no polite end but in a WebSocket.
+            Word::Close if !self.websocket => return Poll::Ready(TunnelEnd::Drained),
+            Word::Close => true,
+            Word::None => false,
+        };
+        let (mut up, mut down) = (0, 0);
+        let to_client = websocket::close_frame(SERVICE_RESTART, None);
+        let to_upstream = closing.then(|| websocket::close_frame(SERVICE_RESTART, Some(websocket::new_mask())));
+        let upward = self.to_upstream.poll_pump(
+            cx,
+            &mut self.client,
+            &mut self.upstream,
+            self.websocket,
+            to_upstream.as_ref().map(websocket::CloseFrame::as_bytes),
+            &mut up,
+        );
+        let downward = self.to_client.poll_pump(
+            cx,
+            &mut self.upstream,
+            &mut self.client,
+            self.websocket,
+            closing.then_some(to_client.as_bytes()),
+            &mut down,
+        );
+        if up + down > 0 {
+            self.control.last_activity.set(clock::now());
+        }
+        if let Poll::Ready(Err(broken)) = upward {
+            return Poll::Ready(self.broken(match broken {
+                Broken::Reader => TunnelEnd::ClientError,
+                Broken::Writer => TunnelEnd::UpstreamError,
+            }));
+        }
+        if let Poll::Ready(Err(broken)) = downward {
+            return Poll::Ready(self.broken(match broken {
+                Broken::Reader => TunnelEnd::UpstreamError,
+                Broken::Writer => TunnelEnd::ClientError,
+            }));
+        }
+        let (client_ended, upstream_ended) = (self.to_upstream.ended, self.to_client.ended);
+        if self.first_end.is_none() && (client_ended || upstream_ended) {
+            self.first_end = Some(if client_ended { TunnelEnd::Client } else { TunnelEnd::Upstream });
+            self.control.half_closed.set(true);
+            worker.tunnels.look_from(&self.control);
+        }
+        if self.to_client.sealed {
+            // What the client says now is its own Close, or nothing.
+            let answered = client_ended || self.to_upstream.frames.close_seen();
+            let sleep = self.closed_at.get_or_insert_with(|| Box::pin(tokio::time::sleep(CLOSE_ANSWER)));
+            let over = sleep.as_mut().poll(cx).is_ready();
+            if self.to_client.spill.is_empty() && !self.to_client.unflushed && (answered || over) {
+                return Poll::Ready(TunnelEnd::DrainedWithClose);
+            }
+        }
+        if self.to_upstream.is_over() && self.to_client.is_over() {
+            return Poll::Ready(self.first_end.unwrap_or(TunnelEnd::Client));
+        }
+        Poll::Pending
     }
 
-    /// Runs to its end.
-    pub(crate) async fn run(mut self, tunnels: &Tunnels) -> Finished {
-        let id = tunnels.next.get();
-        tunnels.next.set(id + 1);
-        tunnels.live.borrow_mut().insert(id, self.shared.clone());
-        let reason = std::future::poll_fn(|cx| self.poll(cx)).await;
-        tunnels.live.borrow_mut().remove(&id);
-        Finished { reason, up: self.up.moved, down: self.down.moved }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<TunnelEnd> {
-        let mut waker = self.shared.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            *waker = Some(cx.waker().clone());
-        }
-        drop(waker);
-        loop {
-            let up = match self.up.poll(cx, &mut self.client, &mut self.upstream, &self.shared) {
-                Poll::Ready(Err(Fault::Reader)) => return Poll::Ready(self.reason(TunnelEnd::ClientError)),
-                Poll::Ready(Err(Fault::Writer)) => return Poll::Ready(self.reason(TunnelEnd::UpstreamError)),
-                Poll::Ready(Ok(())) => true,
-                Poll::Pending => false,
-            };
-            let down = match self.down.poll(cx, &mut self.upstream, &mut self.client, &self.shared) {
-                Poll::Ready(Err(Fault::Reader)) => return Poll::Ready(self.reason(TunnelEnd::UpstreamError)),
-                Poll::Ready(Err(Fault::Writer)) => return Poll::Ready(self.reason(TunnelEnd::ClientError)),
-                Poll::Ready(Ok(())) => true,
-                Poll::Pending => false,
-            };
-            if self.first.is_none() {
-                self.first = match (self.up.state, self.down.state) {
-                    (Flow::Open, Flow::Open) => None,
-                    (Flow::Open, _) => Some(TunnelEnd::Upstream),
-                    _ => Some(TunnelEnd::Client),
-                };
-            }
-            if up && down {
-                return Poll::Ready(self.reason(self.first.unwrap_or(TunnelEnd::Client)));
-            }
-            match self.shared.order.get() {
-                Some(TunnelEnd::DrainedWithClose) => {}
-                Some(reason) => return Poll::Ready(reason),
-                None => return Poll::Pending,
-            }
-            if self.closing == Closing::No && self.say_close() {
-                continue;
-            }
-            let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(CLOSE_ANSWER)));
-            ready!(deadline.as_mut().poll(cx));
-            let reason = if self.closing == Closing::Said { TunnelEnd::DrainedWithClose } else { TunnelEnd::Drained };
-            return Poll::Ready(reason);
-        }
-    }
-
-    /// Says Close both ways if both stand between frames.
-    fn say_close(&mut self) -> bool {
-        if !(self.up.between_frames() && self.down.between_frames()) {
-            return false;
-        }
-        self.up.close_with(Some(new_mask()));
-        self.down.close_with(None);
-        self.closing = Closing::Said;
-        self.deadline = None;
-        true
-    }
-
-    fn reason(&self, otherwise: TunnelEnd) -> TunnelEnd {
-        match (self.closing, self.shared.order.get()) {
-            (Closing::Said, _) => TunnelEnd::DrainedWithClose,
-            (Closing::No, Some(TunnelEnd::DrainedWithClose)) => TunnelEnd::Drained,
-            _ => otherwise,
-        }
+    /// After a Close of ours the other's connection may fail as it likes.
+    fn broken(&self, end: TunnelEnd) -> TunnelEnd {
+        if self.to_client.sealed { TunnelEnd::DrainedWithClose } else { self.first_end.unwrap_or(end) }
     }
 }

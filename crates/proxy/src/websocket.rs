@@ -110,6 +110,11 @@ impl FrameTracker {
     pub fn at_boundary(&self) -> bool {
         self.stage == Stage::Boundary && !self.close_seen
     }
+
+    /// Whether a Close came by or began.
+    pub fn close_seen(&self) -> bool {
+        self.close_seen
+    }
 }
 
 /// A Close frame ready to be written.

@@ -1,138 +1,376 @@
-//! One thread of the data plane: its own runtime, listeners, pools and tunnels. Threads share one immutable snapshot, and take no lock on
-//! the way of a request.
+//! A worker: one thread with a runtime of its own, its listeners, its connections, its pool and its tunnels. Nothing of it is shared with
+//! another; what all workers read stands in [`Shared`].
 
 use std::{
-    cell::Cell,
-    net::{SocketAddr, TcpListener},
+    cell::{Cell, RefCell},
+    fs::File,
+    io,
+    net::TcpListener,
     rc::Rc,
     sync::{
-        Arc,
-        atomic::{AtomicU16, AtomicUsize, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use penstock_routing::Table;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{mpsc, watch},
+    task::LocalSet,
+    time::Instant,
+};
 
 use crate::{
     access_log::AccessLog,
     client_address::TrustedProxies,
-    metrics::{Listener as Kind, Metrics},
-    options::{DrainOptions, Limits},
-    pool::Pool,
-    resolve::{ExternalAddresses, Resolver},
-    route::CompiledRoute,
-    server, tls,
+    clock,
+    control::{Command, Control},
+    engine::{self, Leftovers},
+    head::PublicPorts,
+    metrics::{LimitHit, Listener, Metrics},
+    options::Options,
+    table::Routes,
+    tls::ServerTls,
     tunnel::Tunnels,
+    upstream::{Connector, Pool},
 };
 
-/// What requests are served from; replaced whole.
-#[derive(Debug)]
-pub(crate) struct Snapshot {
-    pub(crate) table: Table<CompiledRoute>,
-}
+/// After an error of the system's on accept, until the next try.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How many connections are taken in a row before others have their turn.
+const ACCEPT_BURST: usize = 64;
+/// Of the grace period, the part in which tunnels are ended; the rest is for those that stand inside a frame.
+const SPREAD: f64 = 0.75;
+/// Between the ends of two tunnels at most: few tunnels need no long farewell.
+const WIDEST_SPACING: Duration = Duration::from_secs(1);
+/// When idle connections are closed at the latest, however long the grace period. Until then each gets its farewell with its next response.
+const IDLE_FAREWELL: Duration = Duration::from_secs(5);
 
-/// What all threads share.
+/// What all workers read.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) snapshot: ArcSwap<Snapshot>,
-    pub(crate) limits: Limits,
-    pub(crate) proxy_protocol: bool,
+    pub(crate) options: Options,
+    pub(crate) table: ArcSwap<Routes>,
+    pub(crate) tls: ServerTls,
     pub(crate) trusted: TrustedProxies,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) log: AccessLog,
-    pub(crate) tls: tls::ServerTls,
-    pub(crate) resolver: Resolver,
-    pub(crate) external: ExternalAddresses,
-    /// The addresses that we listen on ourselves.
-    pub(crate) own: Vec<SocketAddr>,
-    /// Zero: as the socket has it.
-    pub(crate) public_http: AtomicU16,
-    pub(crate) public_https: AtomicU16,
-    pub(crate) drain: DrainOptions,
-    /// Connections and tunnels that are left, over all threads.
+    pub(crate) access_log: AccessLog,
+    pub(crate) connector: Connector,
+    pub(crate) ports: OnceLock<PublicPorts>,
+    /// Client connections open in the process.
     pub(crate) connections: AtomicUsize,
-    pub(crate) tunnels: AtomicUsize,
+    pub(crate) most_connections: usize,
 }
 
-/// Where the data plane stands on its way to the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Phase {
-    Serving,
-    /// Nothing new is accepted; answers say `Connection: close`.
-    Draining,
-    /// Idle connections are closed.
-    ClosingIdle,
-    /// What is left is cut.
-    End,
+impl Shared {
+    pub(crate) fn ports(&self) -> PublicPorts {
+        self.ports.get().copied().unwrap_or(PublicPorts { http: 80, https: 443 })
+    }
 }
 
-/// What the tasks of one thread share.
+/// One worker, as its tasks see it.
+#[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) pool: Rc<Pool>,
-    pub(crate) tunnels: Rc<Tunnels>,
+    pub(crate) connections: Connections,
+    pub(crate) tunnels: Tunnels,
+    pub(crate) leftovers: Rc<Leftovers>,
+    /// Responses say that their connection is closed.
     pub(crate) draining: Cell<bool>,
 }
 
-/// How often a thread looks whether all is done while it drains.
-const LOOK: Duration = Duration::from_millis(20);
-
-/// Runs a thread of the data plane until the phase is over and nothing is left.
-pub(crate) fn run(
-    shared: Arc<Shared>,
-    listeners: Vec<(TcpListener, Kind)>,
-    mut phase: watch::Receiver<Phase>,
-) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, async move {
-        let worker = Rc::new(Worker { shared, pool: Rc::default(), tunnels: Rc::default(), draining: Cell::new(false) });
-        let (tunnels, pool) = (worker.tunnels.clone(), worker.pool.clone());
-        tokio::task::spawn_local(async move { tunnels.keep().await });
-        tokio::task::spawn_local(async move { pool.keep().await });
-        for (listener, kind) in listeners {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            tokio::task::spawn_local(server::accept(worker.clone(), listener, kind, phase.clone()));
-        }
-        let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;
-        worker.draining.set(true);
-        worker.drain(&mut phase).await;
-        Ok(())
-    })
+/// The client connections of a worker.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    all: Rc<RefCell<Slots>>,
 }
 
-impl Worker {
-    /// Ends this thread's tunnels spread over the grace period, then waits for what is left or for the end.
-    async fn drain(&self, phase: &mut watch::Receiver<Phase>) {
-        let started = Instant::now();
-        // The last part of the grace is for peers to answer their Close frames.
-        let spread = self.shared.drain.grace.mul_f32(0.7);
-        let total = self.tunnels.untold().max(1);
-        let mut told = 0;
-        loop {
-            let share = if spread.is_zero() { 1.0 } else { (started.elapsed().as_secs_f32() / spread.as_secs_f32()).min(1.0) };
-            let due = (total as f32 * share).ceil() as usize;
-            while told < due && self.tunnels.drain_one() {
-                told += 1;
+#[derive(Debug, Default)]
+struct Slots {
+    slots: Vec<Option<Arc<Control>>>,
+    free: Vec<usize>,
+}
+
+/// A connection is in the list while this lives.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    all: Rc<RefCell<Slots>>,
+    place: usize,
+}
+
+impl Connections {
+    pub(crate) fn enter(&self, control: &Arc<Control>) -> Entry {
+        let mut all = self.all.borrow_mut();
+        let place = match all.free.pop() {
+            Some(place) => place,
+            None => {
+                all.slots.push(None);
+                all.slots.len() - 1
             }
-            if share >= 1.0 {
-                while self.tunnels.drain_one() {}
-            }
-            tokio::select! {
-                _ = phase.wait_for(|phase| *phase >= Phase::End) => return,
-                () = tokio::time::sleep(LOOK) => {}
-            }
+        };
+        if let Some(slot) = all.slots.get_mut(place) {
+            *slot = Some(control.clone());
+        }
+        Entry { all: self.all.clone(), place }
+    }
+
+    fn each(&self, mut then: impl FnMut(&Control)) {
+        self.all.borrow().slots.iter().flatten().for_each(|control| then(control));
+    }
+
+    fn len(&self) -> usize {
+        let all = self.all.borrow();
+        all.slots.len() - all.free.len()
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut all = self.all.borrow_mut();
+        if let Some(slot) = all.slots.get_mut(self.place) {
+            *slot = None;
+        }
+        all.free.push(self.place);
+    }
+}
+
+/// What a worker is told from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Stop accepting, and end all connections within the time.
+    Drain { grace: Duration },
+    /// End now.
+    Stop,
+}
+
+/// Counts a client connection of the process.
+struct Counted(Arc<Shared>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Counts a task that panicked. The runtime keeps the panic from reaching others.
+pub(crate) struct PanicCount(pub(crate) Arc<Metrics>);
+
+impl Drop for PanicCount {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.panics.inc();
         }
     }
+}
 
-    pub(crate) fn public_http_port(&self) -> Option<u16> {
-        Some(self.shared.public_http.load(Ordering::Relaxed)).filter(|port| *port != 0)
-    }
+/// Runs a worker on this thread until it is told to end. Gives the number of connections that were still open.
+pub(crate) fn run(
+    shared: Arc<Shared>,
+    listeners: Vec<(Listener, TcpListener)>,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+) -> io::Result<usize> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = LocalSet::new();
+    clock::tick();
+    let limits = &shared.options.limits;
+    let worker = Rc::new(Worker {
+        pool: Rc::new(Pool::new(limits.upstream_idle, limits.upstream_idle_time)),
+        connections: Connections::default(),
+        tunnels: Tunnels::default(),
+        leftovers: Rc::default(),
+        draining: Cell::new(false),
+        shared,
+    });
+    let left = local.block_on(&runtime, async {
+        let (closing, closed) = watch::channel(false);
+        let mut accepting = Vec::new();
+        for (listener, socket) in listeners {
+            let socket = tokio::net::TcpListener::from_std(socket)?;
+            accepting.push(tokio::task::spawn_local(accept(worker.clone(), socket, listener, closed.clone())));
+        }
+        let ticking = tokio::task::spawn_local(tick(worker.clone()));
+        tokio::task::spawn_local(worker.leftovers.clone().read_out());
+        let order = orders.recv().await.unwrap_or(Order::Stop);
+        if let Order::Drain { grace } = order {
+            closing.send_replace(true);
+            for accepting in accepting {
+                let _ = accepting.await;
+            }
+            tokio::select! {
+                () = drain(&worker, grace) => {}
+                () = stopped(&mut orders) => {}
+            }
+        }
+        ticking.abort();
+        Ok::<_, io::Error>(worker.connections.len() + worker.tunnels.len())
+    })?;
+    Ok(left)
+}
 
-    pub(crate) fn public_https_port(&self) -> Option<u16> {
-        Some(self.shared.public_https.load(Ordering::Relaxed)).filter(|port| *port != 0)
+async fn stopped(orders: &mut mpsc::UnboundedReceiver<Order>) {
+    while !matches!(orders.recv().await, Some(Order::Stop) | None) {}
+}
+
+/// Drives the clock and what hangs on it.
+async fn tick(worker: Rc<Worker>) {
+    let limits = &worker.shared.options.limits;
+    let (head, idle) = (clock::millis(limits.head_time), clock::millis(limits.idle_time));
+    let mut ticks = tokio::time::interval(clock::TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut round = 0_u32;
+    loop {
+        ticks.tick().await;
+        let now = clock::tick();
+        worker.tunnels.sweep(now);
+        round = round.wrapping_add(1);
+        // Connections are many, and their limits are seconds.
+        if round.is_multiple_of(4) {
+            worker.connections.each(|control| {
+                if control.sweep(now, head, idle) == Some(Command::Finish) {
+                    worker.shared.metrics.limits.inc(LimitHit::IdleTime);
+                }
+            });
+            worker.pool.sweep(now);
+        }
     }
+}
+
+/// Accepts until told to close; then takes what the kernel has accepted for us already, and closes.
+async fn accept(worker: Rc<Worker>, socket: tokio::net::TcpListener, listener: Listener, mut closed: watch::Receiver<bool>) {
+    // With it a connection can be taken and closed when there is no other descriptor left.
+    let mut reserve = File::open("/dev/null").ok();
+    let mut burst = 0;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = closed.wait_for(|closed| *closed) => break,
+            accepted = socket.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => begin(&worker, stream, peer, listener),
+            Err(error) => {
+                if !is_of_one_connection(&error) {
+                    shed(&worker, &socket, listener, &mut reserve, &error).await;
+                }
+            }
+        }
+        burst += 1;
+        if burst >= ACCEPT_BURST {
+            burst = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+    worker.draining.set(true);
+    let Ok(socket) = socket.into_std() else { return };
+    // A connection that waits to be accepted is reset when its listener closes.
+    while let Ok((stream, peer)) = socket.accept() {
+        if stream.set_nonblocking(true).is_ok()
+            && let Ok(stream) = tokio::net::TcpStream::from_std(stream)
+        {
+            begin(&worker, stream, peer, listener);
+        }
+    }
+}
+
+fn begin(worker: &Rc<Worker>, stream: tokio::net::TcpStream, peer: std::net::SocketAddr, listener: Listener) {
+    let shared = &worker.shared;
+    shared.metrics.connections_accepted.inc(listener);
+    let open = shared.connections.fetch_add(1, Relaxed);
+    let counted = Counted(shared.clone());
+    if open >= shared.most_connections {
+        shared.metrics.connections_shed.inc(listener);
+        shared.metrics.limits.inc(LimitHit::Connections);
+        drop(counted);
+        return;
+    }
+    let panics = PanicCount(shared.metrics.clone());
+    let worker = worker.clone();
+    tokio::task::spawn_local(async move {
+        let _panics = panics;
+        let _counted = counted;
+        engine::serve(worker, stream, peer, listener).await;
+    });
+}
+
+/// accept(2) hands errors of the connection on (see "Error handling" there).
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// There is no descriptor or memory for a connection: those that wait are closed instead of left to spin on, and counted.
+async fn shed(
+    worker: &Worker,
+    socket: &tokio::net::TcpListener,
+    listener: Listener,
+    reserve: &mut Option<File>,
+    error: &io::Error,
+) {
+    tracing::warn!(%error, "connections cannot be accepted; they are closed");
+    worker.shared.metrics.limits.inc(LimitHit::Connections);
+    drop(reserve.take());
+    for _ in 0..ACCEPT_BURST {
+        match tokio::time::timeout(Duration::ZERO, socket.accept()).await {
+            Ok(Ok(connection)) => {
+                drop(connection);
+                worker.shared.metrics.connections_shed.inc(listener);
+            }
+            Ok(Err(_)) | Err(_) => break,
+        }
+    }
+    *reserve = File::open("/dev/null").ok();
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+/// Ends what is open: HTTP/2 is told at once, HTTP/1.1 with its next response or late, tunnels one by one.
+async fn drain(worker: &Rc<Worker>, grace: Duration) {
+    let began = Instant::now();
+    let end = began + grace;
+    worker.draining.set(true);
+    worker.connections.each(|control| {
+        if control.speaks_http2() {
+            control.tell(Command::Finish);
+        }
+    });
+    let farewell = began + grace.mul_f64(SPREAD).min(IDLE_FAREWELL);
+    let mut tunnels = worker.tunnels.list();
+    let count = u32::try_from(tunnels.len().max(1)).unwrap_or(u32::MAX);
+    let spacing = (grace.mul_f64(SPREAD) / count).min(WIDEST_SPACING);
+    let mut next_tunnel = began;
+    let mut said_farewell = false;
+    loop {
+        let now = Instant::now();
+        while next_tunnel <= now
+            && let Some(tunnel) = tunnels.pop()
+        {
+            worker.tunnels.close(tunnel);
+            next_tunnel += spacing;
+        }
+        if tunnels.is_empty() {
+            // Those that were opened meanwhile.
+            worker.tunnels.list().into_iter().for_each(|tunnel| worker.tunnels.close(tunnel));
+        }
+        if now >= farewell && !said_farewell {
+            said_farewell = true;
+            worker.connections.each(|control| control.tell(Command::Finish));
+        }
+        if worker.connections.len() == 0 && worker.tunnels.len() == 0 {
+            return;
+        }
+        if now >= end {
+            break;
+        }
+        tokio::time::sleep_until((now + Duration::from_millis(20)).min(end)).await;
+    }
+    worker.tunnels.end_all();
+    // So that each tunnel counts its end.
+    tokio::task::yield_now().await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
 }

@@ -1,5 +1,6 @@
 //! The promises of the data plane, against the whole of it in process: real sockets, small scripted backends.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
 mod support;
 

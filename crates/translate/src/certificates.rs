@@ -169,3 +169,37 @@ fn names(leaf: &x509_parser::certificate::X509Certificate<'_>) -> Vec<Box<str>> 
     let common = leaf.subject().iter_common_name().filter_map(|name| name.as_str().ok());
     common.map(|name| name.to_ascii_lowercase().into()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::host_pattern;
+
+    fn certificate(names: &[&str]) -> Certificate {
+        Certificate { pair: Arc::new(KeyPair::new(*b"", *b"")), names: names.iter().map(|name| (*name).into()).collect() }
+    }
+
+    #[test]
+    fn a_certificate_covers_its_names_and_one_label_below_its_wildcards() {
+        let certificate = certificate(&["a.test", "*.b.test"]);
+        for (host, covered) in [
+            ("a.test", true),
+            ("x.a.test", false),
+            ("x.b.test", true),
+            ("*.b.test", true),
+            ("*.a.test", false),
+            ("b.test", false),
+            ("x.y.b.test", false),
+            ("*.x.b.test", false),
+        ] {
+            assert_eq!(certificate.covers(&host_pattern(host).unwrap()), covered, "{host}");
+        }
+        assert!(certificate.covers(&HostPattern::Any));
+    }
+
+    #[test]
+    fn names_in_a_message_end_somewhere() {
+        assert_eq!(certificate(&[]).names(), "no name");
+        assert_eq!(certificate(&["a", "b", "c", "d", "e", "f"]).names(), "a, b, c, d, e, …");
+    }
+}

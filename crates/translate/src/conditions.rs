@@ -57,3 +57,53 @@ fn sketch(type_: &'static str, well: &'static str, problems: &[&Finding]) -> Con
     }
     ConditionSketch { type_, status: false, reason: first.reason.as_str(), message }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{Kind, ObjectReport, Verdict};
+
+    fn report(findings: &[(Verdict, Reason)]) -> (Report, Id) {
+        let id = Id::new(Kind::ProxyRoute, "ns", "r");
+        let findings = findings.iter().map(|(verdict, reason)| Finding {
+            verdict: *verdict,
+            field: "spec.x".to_owned(),
+            reason: *reason,
+            message: "why".to_owned(),
+        });
+        let mut report = Report::default();
+        report.objects.insert(id.object_ref(), Arc::new(ObjectReport { generation: 1, findings: findings.collect() }));
+        (report, id)
+    }
+
+    fn states(findings: &[(Verdict, Reason)]) -> Vec<(&'static str, bool, &'static str)> {
+        let (report, id) = report(findings);
+        conditions(&report, &id).into_iter().map(|sketch| (sketch.type_, sketch.status, sketch.reason)).collect()
+    }
+
+    #[test]
+    fn a_problem_is_told_by_the_condition_that_it_concerns() {
+        let well = [("Accepted", true, "Accepted"), ("ResolvedRefs", true, "ResolvedRefs")];
+        assert_eq!(states(&[]), well);
+        assert_eq!(states(&[(Verdict::Ignored, Reason::NoEndpoints), (Verdict::Honoured, Reason::Honoured)]), well);
+        assert_eq!(
+            states(&[(Verdict::Refused, Reason::Conflict), (Verdict::Refused, Reason::PortNotFound)]),
+            [("Accepted", false, "Conflict"), ("ResolvedRefs", false, "PortNotFound")]
+        );
+    }
+
+    #[test]
+    fn what_is_not_ours_has_no_conditions() {
+        assert!(conditions(&Report::default(), &Id::new(Kind::ProxyRoute, "ns", "r")).is_empty());
+    }
+
+    #[test]
+    fn messages_name_every_problem_and_end_somewhere() {
+        let (report, id) = report(&[(Verdict::Refused, Reason::InvalidValue); 3]);
+        assert_eq!(conditions(&report, &id)[0].message, "spec.x: why\nspec.x: why\nspec.x: why");
+        let (report, id) = self::report(&[(Verdict::Refused, Reason::InvalidValue); 1000]);
+        assert!(conditions(&report, &id)[0].message.chars().count() <= MAX_MESSAGE + 1);
+    }
+}

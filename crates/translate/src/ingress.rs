@@ -94,6 +94,10 @@ impl Reader<'_, '_> {
                 continue;
             };
             self.host(&pattern);
+            if rule.http.as_ref().is_none_or(|http| http.paths.is_empty()) && spec.default_backend.is_none() {
+                let message = "there are no paths; requests are answered 404 unless another object claims their path";
+                self.reading.ignored(format!("spec.rules[{number}]"), Reason::NoEffect, message);
+            }
             for (place, path) in rule.http.iter().flat_map(|http| &http.paths).enumerate() {
                 self.path(&pattern, number, place, path);
             }

@@ -3,6 +3,7 @@
 //! The oldest claim wins ([`Order`]); who loses learns from whom. What did not change since the last merge keeps its `Arc`.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, HashMap, hash_map::Entry},
     sync::Arc,
 };
@@ -186,7 +187,7 @@ impl<'c> Merging<'c> {
                 Some((first, _)) if first == order => {}
                 Some((first, holder)) => {
                     let message = format!(
-                        "what no path of host {} takes is for {} to say; this backend is not used there",
+                        "the requests to host {} that no path takes belong to {}; this backend is not used there",
                         self.pattern,
                         describe(order, first, holder)
                     );
@@ -207,7 +208,7 @@ impl<'c> Merging<'c> {
         for (order, _, other) in asking {
             if other.tls != settled.tls {
                 let message = format!(
-                    "TLS of host {} is for {} to say; this is not used there",
+                    "TLS of host {} is settled by {}; this is not used there",
                     self.pattern,
                     describe(order, first, winner)
                 );
@@ -269,8 +270,12 @@ impl<'c> Merging<'c> {
 }
 
 fn describe(loser: &Order, first: &Order, winner: &HostClaim) -> String {
-    let why = if loser.created == first.created { "comes first by name" } else { "is older" };
-    format!("{}, which {why}", winner.object)
+    let why = match first.created.cmp(&loser.created) {
+        Ordering::Less => "which is older",
+        Ordering::Equal => "which comes first by name",
+        Ordering::Greater => "whose app-root goes before every path",
+    };
+    format!("{}, {why}", winner.object)
 }
 
 /// Whether a path makes regular expressions of all paths of its host. A Prefix path without regex is split into `/foo/` and `/foo`, of
@@ -317,21 +322,26 @@ fn compilable(path: &str) -> String {
 
 /// Puts the `Arc` of an equal route of before in the place of each route that has one.
 fn share(routes: &mut [Arc<Route>], previous: &[Arc<Route>]) {
-    let mut by_path: Option<HashMap<&PathMatch, Vec<&Arc<Route>>>> = None;
-    for (place, route) in routes.iter_mut().enumerate() {
-        if previous.get(place).is_some_and(|before| Arc::ptr_eq(before, route)) {
-            continue;
-        }
-        let by_path = by_path.get_or_insert_with(|| {
-            let mut map: HashMap<&PathMatch, Vec<&Arc<Route>>> = HashMap::with_capacity(previous.len());
-            for before in previous {
-                map.entry(&before.matches.path).or_default().push(before);
-            }
-            map
-        });
+    let (start, end) = common_ends(routes, previous);
+    let old = previous.get(start..previous.len() - end).unwrap_or_default();
+    let mut by_path: HashMap<&PathMatch, Vec<&Arc<Route>>> = HashMap::with_capacity(old.len());
+    for before in old {
+        by_path.entry(&before.matches.path).or_default().push(before);
+    }
+    let new = start..routes.len() - end;
+    for route in routes.get_mut(new).unwrap_or_default() {
         let same = by_path.get(&route.matches.path).and_then(|before| before.iter().find(|before| ***before == *route));
         if let Some(same) = same {
             *route = Arc::clone(same);
         }
     }
+}
+
+/// How many routes at the start and at the end of two lists are the very same. The rest is what a change touched.
+pub(crate) fn common_ends(left: &[Arc<Route>], right: &[Arc<Route>]) -> (usize, usize) {
+    let same = |(left, right): &(&Arc<Route>, &Arc<Route>)| Arc::ptr_eq(left, right);
+    let start = left.iter().zip(right).take_while(same).count();
+    let rest = left.len().min(right.len()) - start;
+    let end = left.iter().rev().zip(right.iter().rev()).take(rest).take_while(same).count();
+    (start, end)
 }

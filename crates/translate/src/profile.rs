@@ -12,11 +12,11 @@ use penstock_model::{
 use crate::Profile;
 
 /// How long a tunnel may be silent if nothing else is said. Long enough for a laptop that sleeps over lunch.
-pub(crate) const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
+pub(crate) const TUNNEL_IDLE: Duration = Duration::from_hours(1);
 /// `proxy-connect-timeout` of ingress-nginx, and ours.
 const CONNECT: Duration = Duration::from_secs(5);
 /// `proxy-read-timeout` and `proxy-send-timeout` of ingress-nginx, and ours.
-const BETWEEN_BYTES: Duration = Duration::from_secs(60);
+const BETWEEN_BYTES: Duration = Duration::from_mins(1);
 /// Permanent, and the method is kept: the default of ingress-nginx (`http-redirect-code`), and ours.
 pub(crate) const HTTPS_REDIRECT_CODE: u16 = 308;
 

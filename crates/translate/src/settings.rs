@@ -32,8 +32,8 @@ pub struct Settings {
 /// Which objects are ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ownership {
-    /// All of them, whatever their class says (`serve`, `proxy`, `check`). The profile follows the class where there is one, an
-    /// `nginx.ingress.kubernetes.io/` annotation where there is none.
+    /// All of them, whatever their class says (`serve`, `proxy`, `check`). The profile follows the controller of the class where that is
+    /// there; else the class's name, if it is `nginx`; else an `nginx.ingress.kubernetes.io/` annotation.
     Everything,
     /// By class, as a controller in a cluster.
     ByClass {

@@ -5,7 +5,7 @@
 //! what [`translate`](crate::translate) gives for the same World; and what is equal keeps its `Arc`.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     sync::Arc,
 };
@@ -18,7 +18,7 @@ use crate::{
     Finding, Id, Key, Kind, ObjectReport, Reason, Report, Settings, Translation, Verdict, World,
     claim::{HostClaim, ObjectClaims, Order},
     endpoints, ingress,
-    merge::merge,
+    merge::{common_ends, merge},
     proxy_route,
     reading::{CertificateCache, Reading},
     versions::{Editable, Versions},
@@ -58,9 +58,10 @@ struct HostState {
 
 type Endpoints = BTreeMap<ServicePort, Arc<EndpointSet>>;
 
-pub enum ModelEdit {
+/// A step from one model to the next.
+pub(crate) enum ModelEdit {
     Host(HostPattern, Option<Arc<Host>>),
-    Backend(BackendKey, bool),
+    Backend(BackendKey, Option<Arc<Backend>>),
     DefaultCertificate(CertificateSource),
 }
 
@@ -69,10 +70,8 @@ impl Editable for Model {
 
     fn edit(&mut self, edit: &ModelEdit) {
         match edit {
-            ModelEdit::Host(pattern, Some(host)) => drop(self.hosts.insert(pattern.clone(), Arc::clone(host))),
-            ModelEdit::Host(pattern, None) => drop(self.hosts.remove(pattern)),
-            ModelEdit::Backend(key, true) => drop(self.backends.insert(key.clone(), Arc::new(Backend { key: key.clone() }))),
-            ModelEdit::Backend(key, false) => drop(self.backends.remove(key)),
+            ModelEdit::Host(pattern, host) => put(&mut self.hosts, pattern, host.as_ref()),
+            ModelEdit::Backend(key, backend) => put(&mut self.backends, key, backend.as_ref()),
             ModelEdit::DefaultCertificate(source) => self.default_certificate = source.clone(),
         }
     }
@@ -82,10 +81,7 @@ impl Editable for Report {
     type Edit = (ObjectRef, Option<Arc<ObjectReport>>);
 
     fn edit(&mut self, (object, report): &Self::Edit) {
-        match report {
-            Some(report) => drop(self.objects.insert(object.clone(), Arc::clone(report))),
-            None => drop(self.objects.remove(object)),
-        }
+        put(&mut self.objects, object, report.as_ref());
     }
 }
 
@@ -93,11 +89,15 @@ impl Editable for Endpoints {
     type Edit = (ServicePort, Option<Arc<EndpointSet>>);
 
     fn edit(&mut self, (port, set): &Self::Edit) {
-        match set {
-            Some(set) => drop(self.insert(port.clone(), Arc::clone(set))),
-            None => drop(self.remove(port)),
-        }
+        put(self, port, set.as_ref());
     }
+}
+
+fn put<K: Ord + Clone, V>(map: &mut BTreeMap<K, Arc<V>>, key: &K, value: Option<&Arc<V>>) {
+    match value {
+        Some(value) => map.insert(key.clone(), Arc::clone(value)),
+        None => map.remove(key),
+    };
 }
 
 /// What one call of [`Translator::apply`] has found to do.
@@ -164,7 +164,9 @@ impl Translator {
         let mut work = Work::default();
         for change in changes {
             match change.kind {
-                Kind::Ingress | Kind::ProxyRoute => drop(work.objects.insert(change.clone())),
+                Kind::Ingress | Kind::ProxyRoute => {
+                    work.objects.insert(change.clone());
+                }
                 Kind::EndpointSlice => {
                     let now = world.endpoint_slices.get(&change.key).and_then(|slice| service_of(slice));
                     let before = match &now {
@@ -341,26 +343,17 @@ impl Translator {
 
     /// Counts what the routes of a host name, as far as the routes are not the same.
     fn count_backends(&mut self, before: Option<&Host>, now: Option<&Host>, work: &mut Work) {
-        let (before, now) = (before.map(|host| &host.routes), now.map(|host| &host.routes));
-        let pointers =
-            |routes: Option<&Vec<Arc<Route>>>| -> HashSet<*const Route> { routes.into_iter().flatten().map(Arc::as_ptr).collect() };
-        let (old, new) = (pointers(before), pointers(now));
-        let mut seen = HashSet::new();
-        for route in before.into_iter().flatten().filter(|route| !new.contains(&Arc::as_ptr(route))) {
-            if seen.insert(Arc::as_ptr(route)) {
-                for key in backends(route) {
-                    count_down(&mut self.backend_uses, key);
-                    work.backends.insert(key.clone());
-                }
-            }
+        let before = before.map(|host| host.routes.as_slice()).unwrap_or_default();
+        let now = now.map(|host| host.routes.as_slice()).unwrap_or_default();
+        let (start, end) = common_ends(before, now);
+        // First what came, so that what only moved never counts as gone.
+        for key in now.iter().take(now.len() - end).skip(start).flat_map(|route| backends(route)) {
+            *self.backend_uses.entry(key.clone()).or_default() += 1;
+            work.backends.insert(key.clone());
         }
-        for route in now.into_iter().flatten().filter(|route| !old.contains(&Arc::as_ptr(route))) {
-            if seen.insert(Arc::as_ptr(route)) {
-                for key in backends(route) {
-                    *self.backend_uses.entry(key.clone()).or_default() += 1;
-                    work.backends.insert(key.clone());
-                }
-            }
+        for key in before.iter().take(before.len() - end).skip(start).flat_map(|route| backends(route)) {
+            count_down(&mut self.backend_uses, key);
+            work.backends.insert(key.clone());
         }
     }
 
@@ -370,7 +363,7 @@ impl Translator {
             if was == is {
                 continue;
             }
-            work.model.push(ModelEdit::Backend(key.clone(), is));
+            work.model.push(ModelEdit::Backend(key.clone(), is.then(|| Arc::new(Backend { key: key.clone() }))));
             if let Origin::Service(port) = &key.origin {
                 let uses = self.port_uses.entry(port.clone()).or_default();
                 *uses = if is { *uses + 1 } else { uses.saturating_sub(1) };

@@ -35,12 +35,16 @@ impl<T: Editable> Versions<T> {
         }
         let reused = self.before.take().and_then(|(mut before, missed)| {
             let value = Arc::get_mut(&mut before)?;
-            missed.iter().for_each(|edit| value.edit(edit));
+            for edit in &missed {
+                value.edit(edit);
+            }
             Some(before)
         });
         let mut next = reused.unwrap_or_else(|| Arc::new(T::clone(&self.now)));
         let value = Arc::make_mut(&mut next);
-        edits.iter().for_each(|edit| value.edit(edit));
+        for edit in &edits {
+            value.edit(edit);
+        }
         let last = std::mem::replace(&mut self.now, next);
         self.before = Some((last, edits));
     }

@@ -90,7 +90,11 @@ impl ServerTls {
         if previous.certificate(None).is_none() {
             return Published { changed: false, table: previous };
         }
-        self.store(CertificateTable::from_source(previous.source.clone(), &previous, |name| self.made.pair(name)))
+        let table = CertificateTable::from_source(previous.source.clone(), &previous, |name| self.made.pair(name));
+        if table.serves_as(&previous) {
+            return Published { changed: false, table: previous };
+        }
+        self.store(table)
     }
 
     fn store(&self, table: CertificateTable) -> Published {

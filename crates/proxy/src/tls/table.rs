@@ -145,6 +145,13 @@ impl CertificateTable {
         table
     }
 
+    /// Whether another table of the same source serves the same certificates and has the same problems.
+    pub(super) fn serves_as(&self, other: &Self) -> bool {
+        self.problems == other.problems
+            && self.parsed.len() == other.parsed.len()
+            && self.parsed.keys().all(|fingerprint| other.parsed.contains_key(fingerprint))
+    }
+
     /// What could not be served as the model wants it.
     pub fn problems(&self) -> &[CertificateProblem] {
         &self.problems

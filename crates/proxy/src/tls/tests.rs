@@ -185,6 +185,7 @@ fn an_equal_model_changes_nothing() {
     let table = server.table();
     let again = Arc::new(KeyPair::new(a.chain(), a.key()));
     assert!(!server.publish(&model([host("a", &again, TlsVersion::V1_2)])).changed);
+    assert!(!server.renew().changed, "nothing is due");
     assert!(Arc::ptr_eq(&table, &server.table()));
     let broken = Arc::new(KeyPair::new(*b"", *b""));
     for changed in [true, false] {

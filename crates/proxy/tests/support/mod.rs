@@ -50,8 +50,8 @@ pub fn route(path: &str, backend: SocketAddr) -> Route {
             timeouts: Timeouts {
                 connect: Duration::from_secs(5),
                 request: None,
-                read: Some(Duration::from_secs(60)),
-                send: Some(Duration::from_secs(60)),
+                read: Some(Duration::from_mins(1)),
+                send: Some(Duration::from_mins(1)),
             },
             websocket: WebSocketPolicy { enabled: true, idle_timeout: None },
             request_headers: HeaderEdits::default(),

@@ -34,7 +34,7 @@ impl Known {
         if self.note.is_empty() { effect.to_owned() } else { format!("{effect} ({})", self.note) }
     }
 
-    /// A switch that is off asks for nothing.
+    /// A switch that is off asks for nothing, where being off is also what holds without it.
     pub(super) fn is_off(&self, value: &str) -> bool {
         self.effect.is_some() && matches!(values::boolean(value), Ok(false)) || value.trim().is_empty()
     }

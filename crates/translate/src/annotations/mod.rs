@@ -2,7 +2,7 @@
 //!
 //! `penstock.dev/NAME` and `nginx.ingress.kubernetes.io/NAME` are the same item; if an object bears both, ours counts. What an item
 //! is called, what it takes, what it does and what becomes of a bad value stands at the item; the code that reads objects, the
-//! documentation ([`reference`]) and the report are made from that. One file per family.
+//! documentation ([`reference()`]) and the report are made from that. One file per family.
 //!
 //! An annotation under either prefix that is none of these is refused by name (`known`): nothing is dropped in silence.
 
@@ -142,9 +142,12 @@ pub fn reference() -> String {
         }
     }
     text.push_str("\n## Known, and not supported yet\n\n| annotation | what is done instead |\n|---|---|\n");
-    for known in known::UNSUPPORTED {
+    for known in known::UNSUPPORTED.iter().filter(|known| !known.legacy) {
         let _ = writeln!(text, "| `{}` | {} |", known.name, known.instead());
     }
+    let legacy: Vec<&str> = known::UNSUPPORTED.iter().filter(|known| known.legacy).map(|known| known.name).collect();
+    let _ =
+        writeln!(text, "\nOf older versions of ingress-nginx, without effect in its last one and here: `{}`.", legacy.join("`, `"));
     text
 }
 
@@ -228,13 +231,17 @@ impl<'a> Annotated<'a> {
                 continue;
             }
             match known::UNSUPPORTED.iter().find(|known| known.name == name) {
+                Some(known) if self.annotations.get(key).is_some_and(|value| known.is_off(value)) => {
+                    reading.ignored(
+                        field(key),
+                        Reason::NoEffect,
+                        format!("{name} is not supported yet, and asks for nothing here"),
+                    );
+                }
                 Some(known) => {
                     let message = format!("{name} is not supported yet; {}", known.instead());
                     reading.refused(field(key), Reason::UnsupportedAnnotation, message);
-                    let off = self.annotations.get(key).is_some_and(|value| known.is_off(value));
-                    if let (Some(effect), false) = (known.effect, off) {
-                        self.suffer(effect);
-                    }
+                    self.suffer(known.effect.unwrap_or(BadValue::Default));
                 }
                 None => {
                     let guess = known::nearest(name).map(|near| format!("; was {near} meant?")).unwrap_or_default();

@@ -1,0 +1,277 @@
+//! The handle that the control side keeps of the data plane: start, publish, drain.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::AtomicUsize},
+    thread::JoinHandle,
+    time::{Duration, Instant, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use penstock_model::{EndpointSet, Model, ServicePort};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    access_log::AccessLog,
+    client_address::TrustedProxies,
+    head::PublicPorts,
+    metrics::{Listener, Metrics, TunnelEnd},
+    options::{Bound, DrainReport, Options, StartError},
+    resolve::Resolver,
+    self_signed::SelfSigned,
+    socket,
+    table::Routes,
+    tls::{CertificateProblem, ServerTls},
+    upstream::{Connector, Registry},
+    worker::{self, Order, Shared},
+};
+
+/// How long the access log has to be written at the end.
+const LOG_FLUSH: Duration = Duration::from_secs(1);
+/// Descriptors that are not for connections: listeners, logs, watches, the admin port.
+const OTHER_DESCRIPTORS: u64 = 128;
+
+/// The data plane. Ends with a drain, or at once when this is dropped.
+pub struct DataPlane {
+    shared: Arc<Shared>,
+    registry: Registry,
+    publishing: Mutex<Publishing>,
+    sockets: Mutex<Option<Sockets>>,
+    bound: Bound,
+    workers: Mutex<Vec<Running>>,
+}
+
+#[derive(Default)]
+struct Publishing {
+    model: Option<Arc<Model>>,
+    /// Tables that were replaced: freed here and not on a worker's thread, once no worker reads them any more.
+    retired: Vec<Arc<Routes>>,
+}
+
+struct Sockets {
+    http: Option<socket::Bound>,
+    https: Option<socket::Bound>,
+}
+
+struct Running {
+    orders: mpsc::UnboundedSender<Order>,
+    ended: oneshot::Receiver<usize>,
+    thread: JoinHandle<()>,
+}
+
+/// What a publication came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Published {
+    /// Whether another table is served than before.
+    pub changed: bool,
+    /// Certificates that cannot be served as the model wants them.
+    pub certificate_problems: Vec<CertificateProblem>,
+}
+
+impl fmt::Debug for DataPlane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataPlane").field("bound", &self.bound).finish_non_exhaustive()
+    }
+}
+
+impl DataPlane {
+    /// Takes the addresses, so that nobody else can have them. Clients are not let in before [`DataPlane::listen`].
+    pub fn start(options: Options) -> Result<Self, StartError> {
+        let descriptors = socket::raise_nofile().ok().and_then(|limit| limit.now);
+        let workers = options.workers.get();
+        let take = |option, address: &Option<String>| {
+            let address = address.as_deref();
+            address.map(|address| socket::bind(address, workers)).transpose().map_err(|source| StartError::Bind { option, source })
+        };
+        let sockets = Sockets { http: take("--http", &options.http)?, https: take("--https", &options.https)? };
+        let bound = Bound {
+            http: sockets.http.as_ref().map(socket::Bound::address),
+            https: sockets.https.as_ref().map(socket::Bound::address),
+        };
+        let metrics = Arc::new(Metrics::default());
+        let by_descriptors = descriptors.map_or(usize::MAX, |limit| (limit.saturating_sub(OTHER_DESCRIPTORS) / 2).max(16) as usize);
+        let port =
+            |public: Option<u16>, own: Option<SocketAddr>, standard| public.or(own.map(|own| own.port())).unwrap_or(standard);
+        let ports = PublicPorts {
+            http: port(options.public_http_port, bound.http, 80),
+            https: port(options.public_https_port, bound.https, 443),
+        };
+        let shared = Arc::new(Shared {
+            table: ArcSwap::default(),
+            tls: ServerTls::new(SelfSigned::open(options.state_dir.as_deref())).map_err(StartError::Tls)?,
+            trusted: TrustedProxies::new(options.trusted_proxies.clone()),
+            access_log: AccessLog::start(options.access_log, metrics.access_log_dropped.clone()).map_err(StartError::Thread)?,
+            connector: Connector {
+                resolver: Resolver::start().map_err(StartError::Thread)?,
+                external: options.external.clone(),
+                ours: OnceLock::from(bound.http.into_iter().chain(bound.https).collect::<Vec<_>>()),
+                metrics: metrics.clone(),
+            },
+            ports: OnceLock::from(ports),
+            connections: AtomicUsize::new(0),
+            most_connections: options.limits.connections.unwrap_or(by_descriptors),
+            metrics,
+            options,
+        });
+        Ok(Self {
+            registry: Registry::default(),
+            shared,
+            publishing: Mutex::default(),
+            sockets: Mutex::new(Some(sockets)),
+            bound,
+            workers: Mutex::default(),
+        })
+    }
+
+    /// Serves a model. Endpoints are filled before the table that names them is; returns when every worker serves it.
+    pub fn publish(&self, model: &Arc<Model>, endpoints: &BTreeMap<ServicePort, Arc<EndpointSet>>) -> Published {
+        let mut publishing = lock(&self.publishing);
+        self.registry.fill(endpoints);
+        let certificates = self.shared.tls.publish(model);
+        for problem in certificates.problems().iter().filter(|_| certificates.changed) {
+            tracing::warn!("{problem}");
+        }
+        let same = publishing.model.as_ref().is_some_and(|before| Arc::ptr_eq(before, model) || before == model);
+        if !same {
+            let table = Arc::new(self.shared.table.load().update(model, &self.registry, &self.shared.metrics));
+            // From here on every request that is matched is matched in it.
+            let before = self.shared.table.swap(table);
+            publishing.retired.push(before);
+            let routes = model.hosts.values().map(|host| host.routes.len()).sum();
+            self.shared.metrics.published(SystemTime::now(), model.hosts.len(), routes);
+        }
+        publishing.retired.retain(|table| Arc::strong_count(table) > 1);
+        publishing.model = Some(model.clone());
+        self.registry.empty_others(endpoints);
+        self.registry.retain(model, endpoints);
+        Published { changed: !same || certificates.changed, certificate_problems: certificates.problems().to_vec() }
+    }
+
+    /// Serves other endpoints for the same model. Touches no route.
+    pub fn set_endpoints(&self, endpoints: &BTreeMap<ServicePort, Arc<EndpointSet>>) {
+        let _one_at_a_time = lock(&self.publishing);
+        self.registry.fill(endpoints);
+        self.registry.empty_others(endpoints);
+    }
+
+    /// Lets clients in, on all workers. To be called once, after the first [`DataPlane::publish`].
+    pub fn listen(&self) -> Result<Bound, StartError> {
+        let sockets = lock(&self.sockets).take().ok_or(StartError::Started)?;
+        let mut per_worker: Vec<Vec<(Listener, std::net::TcpListener)>> = Vec::new();
+        per_worker.resize_with(self.shared.options.workers.get(), Vec::new);
+        for (listener, option, socket) in [(Listener::Http, "--http", sockets.http), (Listener::Https, "--https", sockets.https)] {
+            let Some(socket) = socket else { continue };
+            let opened = socket.listen().map_err(|source| StartError::Bind { option, source })?;
+            per_worker.iter_mut().zip(opened).for_each(|(worker, socket)| worker.push((listener, socket)));
+        }
+        let mut workers = lock(&self.workers);
+        for (number, listeners) in per_worker.into_iter().enumerate() {
+            let (orders, incoming) = mpsc::unbounded_channel();
+            let (end, ended) = oneshot::channel();
+            let shared = self.shared.clone();
+            let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                let left = worker::run(shared, listeners, incoming).unwrap_or_else(|error| {
+                    tracing::error!(%error, "a worker ended");
+                    0
+                });
+                let _ = end.send(left);
+            });
+            workers.push(Running { orders, ended, thread: thread.map_err(StartError::Thread)? });
+        }
+        drop(workers);
+        Ok(self.bound)
+    }
+
+    /// Renews self-signed certificates that are due. To be called every [`crate::CHECK_CERTIFICATES_EVERY`], on a thread that may wait.
+    pub fn renew_certificates(&self) {
+        let renewed = self.shared.tls.renew();
+        for problem in renewed.problems().iter().filter(|_| renewed.changed) {
+            tracing::warn!("{problem}");
+        }
+    }
+
+    /// The backends of the model that is served.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The addresses, known since the start.
+    pub fn bound(&self) -> Bound {
+        self.bound
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    /// Ends in good order: goes on for the delay, then lets nobody in and ends what is open within the grace period. Readiness is for the caller
+    /// to withdraw before.
+    pub async fn drain(&self) -> DrainReport {
+        let began = Instant::now();
+        let options = self.shared.options.drain;
+        let metrics = &self.shared.metrics;
+        let workers = std::mem::take(&mut *lock(&self.workers));
+        // A stop meanwhile must reach them.
+        *lock(&self.workers) = Vec::new();
+        let (with_close, without) =
+            (metrics.tunnels_ended.get(TunnelEnd::DrainedWithClose), metrics.tunnels_ended.get(TunnelEnd::Drained));
+        let guard = StopOnDrop(workers.iter().map(|worker| worker.orders.clone()).collect());
+        if !workers.is_empty() {
+            tokio::time::sleep(options.delay).await;
+        }
+        for worker in &workers {
+            let _ = worker.orders.send(Order::Drain { grace: options.grace });
+        }
+        let mut left = 0;
+        for Running { ended, thread, .. } in workers {
+            left += ended.await.unwrap_or(0) as u64;
+            let _ = thread.join();
+        }
+        drop(guard);
+        self.end();
+        DrainReport {
+            tunnels_closed: metrics.tunnels_ended.get(TunnelEnd::DrainedWithClose) - with_close,
+            tunnels_cut: metrics.tunnels_ended.get(TunnelEnd::Drained) - without,
+            connections_cut: left,
+            took: began.elapsed(),
+        }
+    }
+
+    /// Ends at once. Connections are closed as they stand.
+    pub fn stop_now(&self) {
+        for worker in std::mem::take(&mut *lock(&self.workers)) {
+            let _ = worker.orders.send(Order::Stop);
+            let _ = worker.thread.join();
+        }
+        self.end();
+    }
+
+    fn end(&self) {
+        drop(lock(&self.sockets).take());
+        self.shared.access_log.shutdown(LOG_FLUSH);
+    }
+}
+
+/// A drain that is given up stops the workers.
+struct StopOnDrop(Vec<mpsc::UnboundedSender<Order>>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        for orders in &self.0 {
+            let _ = orders.send(Order::Stop);
+        }
+    }
+}
+
+impl Drop for DataPlane {
+    fn drop(&mut self) {
+        self.stop_now();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

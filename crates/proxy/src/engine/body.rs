@@ -1,0 +1,410 @@
+//! Bodies on their way through: nothing is gathered, each piece goes on as it comes, and trailers with it. Limits are kept while they pass.
+
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Version, header, request::Parts};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::{sync::Notify, time::Sleep};
+
+use super::{record::Record, serve::Client};
+use crate::{
+    clock,
+    upstream::{Connection, Pool},
+};
+
+/// What is read of a body that nobody wants any more: a client that sends on after the answer for longer than this is not reading it.
+const MOST_LEFTOVER: usize = 1 << 20;
+const LEFTOVER_TIME: Duration = Duration::from_secs(2);
+
+/// Why a body ended before its end.
+#[derive(Debug)]
+pub(crate) enum BodyError {
+    Http(hyper::Error),
+    /// The route's limit.
+    TooLarge,
+    /// No byte came for too long.
+    Idle,
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http(error) => error.fmt(f),
+            Self::TooLarge => f.write_str("the body is larger than the limit"),
+            Self::Idle => f.write_str("no byte of the body came for too long"),
+        }
+    }
+}
+
+impl std::error::Error for BodyError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Http(error) => Some(error),
+            Self::TooLarge | Self::Idle => None,
+        }
+    }
+}
+
+/// Runs while nothing comes; starts anew with each piece.
+#[derive(Debug, Default)]
+struct Patience(Option<Pin<Box<Sleep>>>);
+
+impl Patience {
+    /// Whether the time is over.
+    fn is_over(&mut self, cx: &mut Context<'_>, limit: Duration) -> bool {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        sleep.as_mut().poll(cx).is_ready()
+    }
+
+    fn renew(&mut self) {
+        self.0 = None;
+    }
+}
+
+/// What is known of a request's body while it goes to the upstream.
+#[derive(Debug, Default)]
+pub(crate) struct Upload {
+    received: Cell<u64>,
+    polled: Cell<bool>,
+    ended: Cell<bool>,
+    too_large: Cell<bool>,
+    too_slow: Cell<bool>,
+    failed: Cell<bool>,
+    /// When a piece went by last.
+    progress: Cell<u64>,
+}
+
+impl Upload {
+    /// Bytes that came from the client.
+    pub(super) fn received(&self) -> u64 {
+        self.received.get()
+    }
+
+    /// The body was looked at: what was sent of it cannot be sent again.
+    pub(super) fn was_polled(&self) -> bool {
+        self.polled.get()
+    }
+
+    pub(super) fn is_too_large(&self) -> bool {
+        self.too_large.get()
+    }
+
+    pub(super) fn is_too_slow(&self) -> bool {
+        self.too_slow.get()
+    }
+
+    /// The client's connection failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.get()
+    }
+
+    pub(super) fn progress(&self) -> u64 {
+        self.progress.get()
+    }
+}
+
+/// A request's body on its way to the upstream.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    /// None: there is no body.
+    incoming: Option<Incoming>,
+    upload: Rc<Upload>,
+    limit: Option<u64>,
+    idle: Option<Duration>,
+    patience: Patience,
+    /// The client sends nothing before it is told to (RFC 9110 §10.1.1).
+    waits_for_continue: bool,
+    /// Who reads what is left of it. None: nobody needs to.
+    leftovers: Option<Rc<Leftovers>>,
+}
+
+impl RequestBody {
+    /// The body of a client's request.
+    pub(super) fn of_client(client: &Client, head: &Parts, incoming: Incoming) -> Self {
+        let incoming = Some(incoming).filter(|incoming| !incoming.is_end_stream());
+        let upload = Rc::new(Upload::default());
+        upload.progress.set(clock::now());
+        // Streams of HTTP/2 end one by one, may be silent for long with good reason, and need nobody to read them out.
+        let http1 = head.version != Version::HTTP_2;
+        let leftovers = (http1 && incoming.is_some()).then(|| client.worker.leftovers.clone());
+        Self {
+            incoming,
+            upload,
+            limit: None,
+            idle: http1.then_some(client.worker.shared.options.limits.body_time),
+            patience: Patience::default(),
+            waits_for_continue: head.headers.contains_key(header::EXPECT),
+            leftovers,
+        }
+    }
+
+    pub(super) fn empty() -> Self {
+        Self {
+            incoming: None,
+            upload: Rc::default(),
+            limit: None,
+            idle: None,
+            patience: Patience::default(),
+            waits_for_continue: false,
+            leftovers: None,
+        }
+    }
+
+    pub(super) fn limit(&mut self, limit: Option<u64>) {
+        self.limit = limit;
+    }
+
+    pub(super) fn upload(&self) -> &Rc<Upload> {
+        &self.upload
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        let ended = self.upload.ended.get() || self.upload.failed.get();
+        // Whoever waits for our 100 sends nothing, and to read would be to say 100.
+        let silent = self.waits_for_continue && !self.upload.polled.get();
+        if let (Some(incoming), Some(leftovers), false) = (self.incoming.take(), &self.leftovers, ended || silent) {
+            leftovers.add(incoming);
+        }
+    }
+}
+
+/// Bodies of HTTP/1.1 requests that were answered before their end. They are read out for a moment: a connection that is closed with bytes unread
+/// is reset by the kernel, and the client may lose the answer.
+#[derive(Debug, Default)]
+pub(crate) struct Leftovers {
+    waiting: RefCell<Vec<Incoming>>,
+    came: Notify,
+}
+
+impl Leftovers {
+    fn add(&self, incoming: Incoming) {
+        self.waiting.borrow_mut().push(incoming);
+        self.came.notify_one();
+    }
+
+    /// Runs for as long as the worker does.
+    pub(crate) async fn read_out(self: Rc<Self>) {
+        loop {
+            self.came.notified().await;
+            for mut incoming in self.waiting.take() {
+                tokio::task::spawn_local(async move {
+                    let mut left = MOST_LEFTOVER;
+                    let reading = async {
+                        while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut incoming).poll_frame(cx)).await {
+                            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+                            if left == 0 {
+                                break;
+                            }
+                        }
+                    };
+                    let _ = tokio::time::timeout(LEFTOVER_TIME, reading).await;
+                });
+            }
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
+        let upload = &this.upload;
+        upload.polled.set(true);
+        match Pin::new(incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.patience.renew();
+                upload.progress.set(clock::now());
+                if let Some(data) = frame.data_ref() {
+                    upload.received.set(upload.received.get() + data.len() as u64);
+                    if this.limit.is_some_and(|limit| upload.received.get() > limit) {
+                        upload.too_large.set(true);
+                        return Poll::Ready(Some(Err(BodyError::TooLarge)));
+                    }
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                upload.failed.set(true);
+                Poll::Ready(Some(Err(BodyError::Http(error))))
+            }
+            Poll::Ready(None) => {
+                upload.ended.set(true);
+                upload.progress.set(clock::now());
+                Poll::Ready(None)
+            }
+            Poll::Pending => match this.idle {
+                Some(idle) if this.patience.is_over(cx, idle) => {
+                    upload.too_slow.set(true);
+                    Poll::Ready(Some(Err(BodyError::Idle)))
+                }
+                _ => Poll::Pending,
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+/// A response's body on its way to the client. When it is over, or dropped, the request is counted and logged.
+#[derive(Debug)]
+pub(crate) struct ResponseBody {
+    source: Source,
+    record: Option<Box<Record>>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Empty,
+    Own(Option<Bytes>),
+    Upstream(Box<UpstreamBody>),
+}
+
+/// The body of an upstream's response, with the connection that it comes by.
+struct UpstreamBody {
+    incoming: Incoming,
+    /// Goes back to the pool at the end. Dropped before, it is closed with its connection.
+    connection: Option<Connection>,
+    pool: Rc<Pool>,
+    read_limit: Option<Duration>,
+    patience: Patience,
+}
+
+impl fmt::Debug for UpstreamBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UpstreamBody").finish_non_exhaustive()
+    }
+}
+
+impl ResponseBody {
+    pub(super) fn empty(record: Box<Record>) -> Self {
+        Self { source: Source::Empty, record: Some(record) }
+    }
+
+    /// For the head that opens a tunnel, whose record goes with the tunnel.
+    pub(super) fn none() -> Self {
+        Self { source: Source::Empty, record: None }
+    }
+
+    pub(super) fn own(content: Bytes, record: Box<Record>) -> Self {
+        Self { source: Source::Own(Some(content).filter(|content| !content.is_empty())), record: Some(record) }
+    }
+
+    pub(super) fn upstream(
+        incoming: Incoming,
+        connection: Connection,
+        pool: Rc<Pool>,
+        read_limit: Option<Duration>,
+        record: Box<Record>,
+    ) -> Self {
+        let mut body = UpstreamBody { incoming, connection: Some(connection), pool, read_limit, patience: Patience::default() };
+        if body.incoming.is_end_stream() {
+            body.finish();
+            return Self { source: Source::Empty, record: Some(record) };
+        }
+        Self { source: Source::Upstream(Box::new(body)), record: Some(record) }
+    }
+}
+
+impl UpstreamBody {
+    fn finish(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.pool.give_back(connection);
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.patience.renew();
+                if self.incoming.is_end_stream() {
+                    self.finish();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(BodyError::Http(error)))),
+            Poll::Ready(None) => {
+                self.finish();
+                Poll::Ready(None)
+            }
+            Poll::Pending => match self.read_limit {
+                Some(limit) if self.patience.is_over(cx, limit) => Poll::Ready(Some(Err(BodyError::Idle))),
+                _ => Poll::Pending,
+            },
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let frame = match &mut this.source {
+            Source::Empty => Poll::Ready(None),
+            Source::Own(content) => Poll::Ready(content.take().map(|content| Ok(Frame::data(content)))),
+            Source::Upstream(body) => body.poll(cx),
+        };
+        if let Some(record) = &mut this.record {
+            match &frame {
+                Poll::Ready(Some(Ok(frame))) => record.sent(frame.data_ref().map_or(0, Bytes::len)),
+                Poll::Ready(Some(Err(error))) => record.aborted(error),
+                Poll::Ready(None) | Poll::Pending => {}
+            }
+        }
+        if matches!(frame, Poll::Ready(None | Some(Err(_)))) {
+            this.record = None;
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Empty => true,
+            Source::Own(content) => content.is_none(),
+            Source::Upstream(body) => body.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Empty => SizeHint::with_exact(0),
+            Source::Own(content) => SizeHint::with_exact(content.as_ref().map_or(0, |content| content.len() as u64)),
+            Source::Upstream(body) => body.incoming.size_hint(),
+        }
+    }
+}
+
+/// The I/O error under an error of hyper's, if that is what it is.
+pub(super) fn io_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e io::Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return Some(io);
+        }
+        cause = error.source();
+    }
+    None
+}

@@ -1,0 +1,233 @@
+//! One request, for the counters and the access log: begun when its head came, told when its response is over, however that came.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use http::{Method, Version, header, request::Parts};
+
+use super::body::{BodyError, Upload};
+use crate::{
+    access_log,
+    client_address::ClientInfo,
+    control::Busy,
+    metrics::{LimitHit, RouteMetrics},
+    route::{CompiledRoute, RouteName},
+    upstream::Backend,
+    worker::Worker,
+};
+
+/// A request under way.
+pub(crate) struct Record {
+    worker: Rc<Worker>,
+    began: Instant,
+    status: u16,
+    sent: u64,
+    counted: bool,
+    upload: Option<Rc<Upload>>,
+    metrics: Arc<RouteMetrics>,
+    /// None if nobody reads the log.
+    entry: Option<Box<Entry>>,
+    /// Keeps the connection from counting as idle.
+    _busy: Busy,
+}
+
+/// What the log tells besides.
+struct Entry {
+    time: SystemTime,
+    client: IpAddr,
+    scheme: &'static str,
+    method: Method,
+    host: String,
+    target: String,
+    version: Version,
+    request_id: String,
+    user_agent: Option<Vec<u8>>,
+    referer: Option<Vec<u8>>,
+    route: Option<Arc<RouteName>>,
+    upstream: Option<(Arc<str>, SocketAddr, Option<Duration>, u32)>,
+    note: Option<String>,
+    /// Bytes of a tunnel, each way.
+    tunnelled: Option<(u64, u64)>,
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+impl Record {
+    #[expect(clippy::unnecessary_box_returns, reason = "it goes from hand to hand, and is large")]
+    pub(super) fn begin(worker: &Rc<Worker>, busy: Busy) -> Box<Self> {
+        worker.shared.metrics.requests_in_flight.inc();
+        Box::new(Self {
+            began: Instant::now(),
+            status: 0,
+            sent: 0,
+            counted: false,
+            upload: None,
+            metrics: worker.shared.metrics.no_route().clone(),
+            entry: None,
+            _busy: busy,
+            worker: worker.clone(),
+        })
+    }
+
+    /// Notes what the log wants of the head, if there is a log.
+    pub(super) fn head(&mut self, head: &Parts, authority: &str, client: &ClientInfo, request_id: &str) {
+        if !self.worker.shared.access_log.enabled() {
+            return;
+        }
+        let field = |name| head.headers.get(name).map(|value: &http::HeaderValue| value.as_bytes().to_vec());
+        self.entry = Some(Box::new(Entry {
+            time: SystemTime::now(),
+            client: client.address,
+            scheme: client.scheme.as_str(),
+            method: head.method.clone(),
+            host: authority.to_owned(),
+            target: head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned(),
+            version: head.version,
+            request_id: request_id.to_owned(),
+            user_agent: field(header::USER_AGENT),
+            referer: field(header::REFERER),
+            route: None,
+            upstream: None,
+            note: None,
+            tunnelled: None,
+        }));
+    }
+
+    pub(super) fn route(&mut self, route: &Arc<CompiledRoute>) {
+        self.metrics = route.metrics.clone();
+        if let Some(entry) = &mut self.entry {
+            entry.route = Some(route.name().clone());
+        }
+    }
+
+    pub(super) fn upload(&mut self, upload: &Rc<Upload>) {
+        self.upload = Some(upload.clone());
+    }
+
+    /// The request went to an endpoint.
+    pub(super) fn upstream(&mut self, backend: &Arc<Backend>, endpoint: SocketAddr, head_after: Option<Duration>, attempts: u32) {
+        if let Some(entry) = &mut self.entry {
+            entry.upstream = Some((backend.name().clone(), endpoint, head_after, attempts));
+        }
+    }
+
+    pub(super) fn status(&mut self, status: u16) {
+        self.status = status;
+    }
+
+    pub(super) fn began(&self) -> Instant {
+        self.began
+    }
+
+    pub(super) fn note(&mut self, note: impl fmt::Display) {
+        if let Some(entry) = &mut self.entry {
+            entry.note = Some(note.to_string());
+        }
+    }
+
+    /// Keeps a note that says more.
+    pub(super) fn note_once(&mut self, note: &str) {
+        if let Some(entry) = &mut self.entry
+            && entry.note.is_none()
+        {
+            entry.note = Some(note.to_owned());
+        }
+    }
+
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.sent += bytes as u64;
+    }
+
+    /// The response ended before its end.
+    pub(super) fn aborted(&mut self, error: &BodyError) {
+        if let BodyError::Idle = error {
+            self.worker.shared.metrics.limits.inc(LimitHit::ResponseTime);
+        }
+        self.note(format_args!("response aborted: {error}"));
+    }
+
+    /// The handshake of a tunnel is over: it is counted now and logged at the tunnel's end. What is left holds no part of a table.
+    pub(super) fn begin_tunnel(&mut self) {
+        self.count();
+        if let Some(entry) = &mut self.entry {
+            entry.tunnelled = Some((0, 0));
+        }
+    }
+
+    /// A tunnel ended.
+    #[expect(clippy::boxed_local, reason = "that is how it is held")]
+    pub(crate) fn tunnel_ended(mut self: Box<Self>, received: u64, sent: u64, how: &dyn fmt::Display) {
+        self.metrics.bytes(received, sent);
+        if let Some(entry) = &mut self.entry {
+            entry.tunnelled = Some((received, sent));
+        }
+        self.note(how);
+    }
+
+    fn received(&self) -> u64 {
+        self.upload.as_ref().map_or(0, |upload| upload.received())
+    }
+
+    fn count(&mut self) {
+        if std::mem::replace(&mut self.counted, true) {
+            return;
+        }
+        self.worker.shared.metrics.requests_in_flight.dec();
+        // A client that left before there was an answer: nginx's number for it.
+        let status = if self.status == 0 { 499 } else { self.status };
+        self.metrics.finished(status, self.began.elapsed(), self.received(), self.sent);
+        self.status = status;
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let tunnelled = self.entry.as_ref().and_then(|entry| entry.tunnelled);
+        self.count();
+        let Some(entry) = self.entry.take() else { return };
+        let (received, sent) = tunnelled.unwrap_or((self.received(), self.sent));
+        let route = entry.route.as_ref().map(|route| access_log::Route { object: &route.object, rule: &route.rule });
+        let upstream = entry.upstream.as_ref().map(|(backend, endpoint, head_after, attempts)| access_log::Upstream {
+            backend,
+            endpoint: *endpoint,
+            head_after: *head_after,
+            attempts: *attempts,
+        });
+        self.worker.shared.access_log.log(&access_log::Record {
+            time: entry.time,
+            client: entry.client,
+            scheme: entry.scheme,
+            method: entry.method.as_str(),
+            host: &entry.host,
+            path: &entry.target,
+            protocol: protocol(entry.version),
+            status: self.status,
+            bytes_received: received,
+            bytes_sent: sent,
+            duration: self.began.elapsed(),
+            request_id: &entry.request_id,
+            user_agent: entry.user_agent.as_deref(),
+            referer: entry.referer.as_deref(),
+            route,
+            upstream,
+            note: entry.note.as_deref(),
+        });
+    }
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2.0",
+        _ => "HTTP/1.1",
+    }
+}

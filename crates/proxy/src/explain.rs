@@ -1,0 +1,120 @@
+//! What a route does with a request, stage by stage, in words: what `penstock explain` prints. The stages are asked themselves, not described
+//! from a copy of their rules.
+
+use std::{net::IpAddr, time::Duration};
+
+use penstock_model::{AddressRules, units};
+use penstock_routing::RequestPath;
+
+use crate::{
+    client_address::{ClientInfo, Scheme},
+    error_page,
+    head::{Entrance, Headers, PublicPorts, RequestHead},
+    policy::{Answer, Content},
+    route::{CompiledForward, CompiledRoute, Decision},
+};
+
+/// A request that is only thought of.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// `http` or `https`.
+    pub scheme: &'a str,
+    /// As the client would send it.
+    pub authority: &'a str,
+    /// Its name alone.
+    pub host: &'a str,
+    pub path: &'a RequestPath<'a>,
+    pub query: Option<&'a str>,
+    pub client: IpAddr,
+}
+
+/// No stage before the backends looks at fields of the head.
+struct NoFields;
+
+impl Headers for NoFields {
+    fn values<'s>(&'s self, _: &'s str) -> impl DoubleEndedIterator<Item = &'s [u8]> {
+        std::iter::empty()
+    }
+}
+
+impl CompiledRoute {
+    /// The stages in the order in which they run, up to the one that answers.
+    pub fn describe(&self, request: &Request<'_>) -> Vec<(&'static str, String)> {
+        let scheme = if request.scheme == "https" { Scheme::Https } else { Scheme::Http };
+        let client =
+            ClientInfo { address: request.client, scheme, host: None, port: None, forwarded_chain: request.client.to_string() };
+        let ports = PublicPorts { http: 80, https: 443 };
+        let head = RequestHead {
+            method: "GET",
+            authority: request.authority,
+            path: request.path,
+            query: request.query,
+            headers: &NoFields,
+            client: &client,
+            listener: Entrance { scheme, port: ports.of(scheme) },
+            ports,
+            request_id: "",
+            content_length: None,
+            upgrade: None,
+        };
+        let policies = &self.route.policies;
+        let mut stages = Vec::new();
+        let decision = self.decide(&head);
+        let refused = matches!(&decision, Decision::Answer(answer) if answer.status == 403);
+        if !refused && policies.addresses != AddressRules::default() {
+            stages.push(("addresses", format!("{} is allowed", request.client)));
+        }
+        match decision {
+            Decision::Answer(answer) => stages.push(("answer", answer_text(&answer))),
+            Decision::Forward(forward) => {
+                if !policies.websocket.enabled {
+                    stages.push(("upgrades", "answered 403".to_owned()));
+                }
+                if let Some(limit) = policies.max_body_size {
+                    stages.push(("body", format!("at most {limit} bytes, else 413")));
+                }
+                for (kind, plan) in [("request", &self.request_headers), ("response", &self.response_headers)] {
+                    stages.extend(plan.describe().into_iter().map(|edit| ("headers", format!("{kind}: {edit}"))));
+                }
+                stages.push(("sent", sent_text(forward, request)));
+                for (backend, weight) in &forward.backends {
+                    stages.push(("backend", format!("{} (weight {weight})", backend.name())));
+                }
+                if forward.backends.is_empty() {
+                    stages.push(("answer", "503: there is no backend".to_owned()));
+                }
+                let time = |limit: Option<Duration>| limit.map_or("off".to_owned(), units::format_duration);
+                let timeouts = &policies.timeouts;
+                stages.push((
+                    "timeouts",
+                    format!(
+                        "connect {}, request {}, read {}, send {}, tunnel {}",
+                        time(Some(timeouts.connect)),
+                        time(timeouts.request),
+                        time(timeouts.read),
+                        time(timeouts.send),
+                        time(policies.websocket.idle_timeout)
+                    ),
+                ));
+            }
+        }
+        stages
+    }
+}
+
+fn answer_text(answer: &Answer) -> String {
+    match (&answer.location, &answer.content) {
+        (Some(location), _) => format!("{} to {location}", answer.status),
+        (None, Content::Page { hint: Some(hint) }) => format!("{}: {hint}", answer.status),
+        (None, Content::Page { hint: None } | Content::Text { .. }) => {
+            format!("{} {}", answer.status, error_page::status_text(answer.status))
+        }
+    }
+}
+
+fn sent_text(forward: &CompiledForward, request: &Request<'_>) -> String {
+    let path = forward.rewrite.apply(request.path);
+    let query = request.query.map(|query| format!("?{query}")).unwrap_or_default();
+    let host = forward.host.as_deref().unwrap_or(request.authority);
+    format!("{}{query} with Host {host}", String::from_utf8_lossy(&path))
+}

@@ -1,0 +1,292 @@
+//! The byte streams on both sides: TCP, or TLS over it, with what a connection needs to know of its bytes.
+//!
+//! A stream tells its connection's [`Control`] when a request begins to come, counts what came, and fails a write that made no progress for
+//! too long. Time limits on writes are lifted when a stream becomes a tunnel: they belong to requests.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::Sleep,
+};
+
+use crate::{
+    clock,
+    control::Control,
+    metrics::{Listener, Metrics},
+};
+
+/// TCP with or without TLS.
+#[derive(Debug)]
+pub(crate) enum Transport {
+    Tcp(TcpStream),
+    ToClient(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    ToUpstream(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::ToClient(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::ToUpstream(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::ToClient(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::ToUpstream(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::ToClient(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::ToUpstream(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.is_write_vectored(),
+            Self::ToClient(_) | Self::ToUpstream(_) => false,
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::ToClient(stream) => Pin::new(stream).poll_flush(cx),
+            Self::ToUpstream(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::ToClient(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::ToUpstream(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+/// Fails writes that make no progress for too long.
+#[derive(Debug, Default)]
+struct Stall(Option<Pin<Box<Sleep>>>);
+
+impl Stall {
+    fn watch<T>(&mut self, cx: &mut Context<'_>, limit: Option<Duration>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        let (Poll::Pending, Some(limit)) = (&written, limit) else {
+            self.0 = None;
+            return written;
+        };
+        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        match sleep.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing"))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+/// A client connection is counted as open for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Open {
+    metrics: Arc<Metrics>,
+    listener: Listener,
+}
+
+impl Open {
+    pub(crate) fn new(metrics: &Arc<Metrics>, listener: Listener) -> Self {
+        metrics.connections_open.inc(listener);
+        Self { metrics: metrics.clone(), listener }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.metrics.connections_open.dec(self.listener);
+    }
+}
+
+/// The stream of a client.
+#[derive(Debug)]
+pub(crate) struct ClientStream {
+    transport: Transport,
+    control: Arc<Control>,
+    write_limit: Option<Duration>,
+    stall: Stall,
+    _open: Open,
+}
+
+impl ClientStream {
+    pub(crate) fn new(transport: Transport, control: Arc<Control>, write_limit: Duration, open: Open) -> Self {
+        Self { transport, control, write_limit: Some(write_limit), stall: Stall::default(), _open: open }
+    }
+
+    /// From here on it carries a tunnel.
+    pub(crate) fn lift_limits(&mut self) {
+        self.write_limit = None;
+        self.stall = Stall::default();
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut this.transport).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            this.control.bytes_came(clock::now());
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.transport).poll_write(cx, buf);
+        this.stall.watch(cx, this.write_limit, written)
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.transport).poll_write_vectored(cx, bufs);
+        this.stall.watch(cx, this.write_limit, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.transport.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.transport).poll_flush(cx);
+        match flushed {
+            Poll::Ready(_) => flushed,
+            Poll::Pending => this.stall.watch(cx, this.write_limit, flushed),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().transport).poll_shutdown(cx)
+    }
+}
+
+/// What the one who uses an upstream connection wants to know of its stream, and tells it.
+#[derive(Debug, Default)]
+pub(crate) struct UpstreamState {
+    received: AtomicU64,
+    /// Milliseconds; zero: none.
+    write_limit: AtomicU64,
+}
+
+impl UpstreamState {
+    /// Bytes that came so far.
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Relaxed)
+    }
+
+    /// How long a write may make no progress from now on.
+    pub(crate) fn limit_writes(&self, limit: Option<Duration>) {
+        self.write_limit.store(limit.map_or(0, clock::millis), Relaxed);
+    }
+}
+
+/// The stream to an endpoint.
+#[derive(Debug)]
+pub(crate) struct UpstreamStream {
+    transport: Transport,
+    state: Arc<UpstreamState>,
+    stall: Stall,
+    metrics: Arc<Metrics>,
+}
+
+impl UpstreamStream {
+    pub(crate) fn new(transport: Transport, metrics: &Arc<Metrics>) -> Self {
+        metrics.upstream_connections_open.inc();
+        Self { transport, state: Arc::default(), stall: Stall::default(), metrics: metrics.clone() }
+    }
+
+    pub(crate) fn state(&self) -> &Arc<UpstreamState> {
+        &self.state
+    }
+
+    /// From here on it carries a tunnel.
+    pub(crate) fn lift_limits(&mut self) {
+        self.state.limit_writes(None);
+        self.stall = Stall::default();
+    }
+
+    fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        let limit = match self.state.write_limit.load(Relaxed) {
+            0 => None,
+            millis => Some(Duration::from_millis(millis)),
+        };
+        self.stall.watch(cx, limit, written)
+    }
+}
+
+impl Drop for UpstreamStream {
+    fn drop(&mut self) {
+        self.metrics.upstream_connections_open.dec();
+    }
+}
+
+impl AsyncRead for UpstreamStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut this.transport).poll_read(cx, buf);
+        let came = buf.filled().len() - before;
+        if came > 0 {
+            this.state.received.fetch_add(came as u64, Relaxed);
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for UpstreamStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.transport).poll_write(cx, buf);
+        this.watch(cx, written)
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.transport).poll_write_vectored(cx, bufs);
+        this.watch(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.transport.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.transport).poll_flush(cx) {
+            Poll::Pending => this.watch(cx, Poll::Pending),
+            flushed @ Poll::Ready(_) => flushed,
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().transport).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,25 @@
+//! The table as the workers hold it: the one place that names the routing crate's table.
+
+use penstock_model::Model;
+use penstock_routing::{HostName, Outcome, Request, Table};
+
+use crate::{
+    metrics::Metrics,
+    route::{CompiledRoute, compile},
+    upstream::Registry,
+};
+
+/// A compiled model.
+#[derive(Debug, Default)]
+pub(crate) struct Routes(Table<CompiledRoute>);
+
+impl Routes {
+    /// Compiles a model, sharing with this table what did not change.
+    pub(crate) fn update(&self, model: &Model, registry: &Registry, metrics: &Metrics) -> Self {
+        Self(self.0.update(model, &mut |host, route| compile(host, route, registry, metrics)))
+    }
+
+    pub(crate) fn find(&self, name: Option<&HostName<'_>>, request: &impl Request) -> Outcome<'_, CompiledRoute> {
+        self.0.find(name, request)
+    }
+}

@@ -1,0 +1,150 @@
+//! From a backend to a byte stream: its addresses, the rules for addresses outside the cluster, TCP, TLS.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::registry::{Backend, Source};
+use crate::{
+    io::{Transport, UpstreamStream},
+    metrics::{ConnectFailure, Metrics},
+    resolve::{ExternalAddresses, ResolveError, Resolver},
+    socket,
+    tls::upstream::UpstreamTlsError,
+};
+
+/// Why an endpoint could not be connected.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    #[error("there are no endpoints")]
+    NoEndpoints,
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// It is outside the cluster, and not allowed to routes.
+    #[error("{0}")]
+    NotAllowed(Box<str>),
+    #[error(transparent)]
+    TlsSetup(UpstreamTlsError),
+    #[error("no connection to {0} within {1:?}")]
+    Timeout(SocketAddr, Duration),
+    #[error("cannot connect to {0}: {1}")]
+    Tcp(SocketAddr, io::Error),
+    #[error("the TLS handshake with {0} failed: {1}")]
+    Tls(SocketAddr, io::Error),
+    #[error("HTTP with {0} could not be begun: {1}")]
+    Http(SocketAddr, hyper::Error),
+}
+
+impl ConnectError {
+    pub(crate) fn reason(&self) -> ConnectFailure {
+        match self {
+            Self::Resolve(_) | Self::NoEndpoints => ConnectFailure::Resolve,
+            Self::NotAllowed(_) => ConnectFailure::NotAllowed,
+            Self::TlsSetup(_) | Self::Tls(..) => ConnectFailure::Tls,
+            Self::Timeout(..) => ConnectFailure::Timeout,
+            Self::Tcp(_, error) => match error.kind() {
+                io::ErrorKind::ConnectionRefused => ConnectFailure::Refused,
+                io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => ConnectFailure::Unreachable,
+                io::ErrorKind::TimedOut => ConnectFailure::Timeout,
+                _ => ConnectFailure::Other,
+            },
+            Self::Http(..) => ConnectFailure::Other,
+        }
+    }
+
+    /// Whether another endpoint of the same backend may do better.
+    pub(crate) fn concerns_endpoint(&self) -> bool {
+        matches!(self, Self::Timeout(..) | Self::Tcp(..) | Self::Tls(..) | Self::Http(..) | Self::NotAllowed(_))
+    }
+}
+
+/// Connects. One per process.
+#[derive(Debug)]
+pub(crate) struct Connector {
+    pub(crate) resolver: Resolver,
+    pub(crate) external: ExternalAddresses,
+    /// The addresses that we listen on.
+    pub(crate) ours: OnceLock<Vec<SocketAddr>>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Connector {
+    /// The endpoints of a backend, the one whose turn it is first.
+    pub(crate) async fn candidates(&self, backend: &Backend) -> Result<Vec<SocketAddr>, ConnectError> {
+        let mut all: Vec<SocketAddr> = match backend.source() {
+            Source::Service(set) => set.load().endpoints.iter().map(|endpoint| endpoint.address).collect(),
+            Source::Address { host, port } => {
+                let found: Arc<[IpAddr]> = self.resolver.resolve(host).await?;
+                found.iter().map(|address| SocketAddr::new(*address, *port)).collect()
+            }
+        };
+        if all.is_empty() {
+            return Err(ConnectError::NoEndpoints);
+        }
+        let turn = backend.turn() % all.len();
+        // Addresses of one name come in the resolver's order of preference; only those of the first family take turns.
+        if let (Source::Address { .. }, Some(first)) = (backend.source(), all.first().copied()) {
+            let family = all.iter().take_while(|address| address.is_ipv6() == first.is_ipv6()).count();
+            if let Some(preferred) = all.get_mut(..family) {
+                preferred.rotate_left(turn % family.max(1));
+            }
+        } else {
+            all.rotate_left(turn);
+        }
+        Ok(all)
+    }
+
+    /// A new connection to an endpoint, TLS included, within the time.
+    pub(crate) async fn connect(
+        &self,
+        backend: &Backend,
+        endpoint: SocketAddr,
+        limit: Duration,
+    ) -> Result<UpstreamStream, ConnectError> {
+        let result = match tokio::time::timeout(limit, self.connect_unlimited(backend, endpoint)).await {
+            Ok(result) => result,
+            Err(_) => Err(ConnectError::Timeout(endpoint, limit)),
+        };
+        match &result {
+            Ok(_) => {
+                self.metrics.upstream_connects.inc();
+            }
+            Err(error) => {
+                self.metrics.upstream_connect_failures.inc(error.reason());
+            }
+        }
+        result
+    }
+
+    async fn connect_unlimited(&self, backend: &Backend, endpoint: SocketAddr) -> Result<UpstreamStream, ConnectError> {
+        let endpoint = match backend.source() {
+            Source::Service(_) => endpoint,
+            Source::Address { .. } => {
+                let ours = self.ours.get().map_or(&[][..], |ours| ours);
+                self.external.check(endpoint, ours).map_err(|refused| ConnectError::NotAllowed(refused.to_string().into()))?
+            }
+        };
+        let tls = match backend.tls() {
+            None => None,
+            Some(Ok(tls)) => Some(tls),
+            Some(Err(error)) => return Err(ConnectError::TlsSetup(error.clone())),
+        };
+        let stream = TcpStream::connect(endpoint).await.map_err(|error| ConnectError::Tcp(endpoint, error))?;
+        socket::prepare(&stream).map_err(|error| ConnectError::Tcp(endpoint, error))?;
+        let transport = match tls {
+            None => Transport::Tcp(stream),
+            Some(tls) => {
+                let connector = TlsConnector::from(tls.config.clone());
+                let stream = connector.connect(tls.server_name.clone(), stream).await;
+                Transport::ToUpstream(Box::new(stream.map_err(|error| ConnectError::Tls(endpoint, error))?))
+            }
+        };
+        Ok(UpstreamStream::new(transport, &self.metrics))
+    }
+}

@@ -1,0 +1,9 @@
+//! The way to the backends: which there are ([`Registry`]), how an endpoint is connected, and the connections that are kept.
+
+mod connect;
+mod pool;
+mod registry;
+
+pub(crate) use connect::{ConnectError, Connector};
+pub(crate) use pool::{Connection, Pool, Sender};
+pub use registry::{Backend, Registry};

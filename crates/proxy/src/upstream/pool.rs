@@ -1,0 +1,268 @@
+//! The connections of one worker to endpoints: by backend and endpoint, no lock, nothing shared between threads.
+//!
+//! HTTP/1.1 connections are lent to one request each and come back when its response is over; the one used last is used first, so that those not
+//! needed age out. HTTP/2 connections are shared. A connection that the endpoint closed is found out by the task that drives it, which
+//! gives its socket back at once.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::TokioIo;
+use penstock_model::Protocol;
+use tokio::sync::Semaphore;
+
+use super::{
+    connect::{ConnectError, Connector},
+    registry::Backend,
+};
+use crate::{
+    clock,
+    engine::{LocalExecutor, RequestBody},
+    io::UpstreamState,
+};
+
+/// Streams of one HTTP/2 connection at once before another connection is made: what servers allow as a rule (RFC 9113 §6.5.2 advises at
+/// least 100).
+const STREAMS_PER_CONNECTION: u32 = 100;
+
+/// How long an endpoint that could not be connected is tried after all others.
+const PENALTY: Duration = Duration::from_secs(2);
+
+/// Window of each HTTP/2 stream and of the connection: one megabyte keeps a stream of 100 Mbit/s busy over 80 ms.
+const WINDOW: u32 = 1 << 20;
+
+type Key = (u64, SocketAddr);
+
+/// One worker's connections.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    endpoints: RefCell<HashMap<Key, Rc<EndpointPool>>>,
+    most_idle: usize,
+    idle_time: u64,
+}
+
+#[derive(Debug, Default)]
+struct EndpointPool {
+    idle: RefCell<Vec<Idle>>,
+    shared: RefCell<Vec<Shared>>,
+    /// Who makes an HTTP/2 connection: one at a time.
+    making: RefCell<Option<Rc<Semaphore>>>,
+    /// When it could not be connected last; zero: never.
+    failed: Cell<u64>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    sender: http1::SendRequest<RequestBody>,
+    state: Arc<UpstreamState>,
+    since: u64,
+}
+
+#[derive(Debug)]
+struct Shared {
+    sender: http2::SendRequest<RequestBody>,
+    streams: Rc<Cell<u32>>,
+    last_used: Rc<Cell<u64>>,
+}
+
+/// A connection for one request.
+pub(crate) struct Connection {
+    pub(crate) sender: Sender,
+    pub(crate) endpoint: SocketAddr,
+    /// It carried a request before: its endpoint may have closed it in the meantime.
+    pub(crate) reused: bool,
+    place: Rc<EndpointPool>,
+}
+
+pub(crate) enum Sender {
+    Http1 { sender: http1::SendRequest<RequestBody>, state: Arc<UpstreamState> },
+    Http2 { sender: http2::SendRequest<RequestBody>, _stream: StreamCount },
+}
+
+/// A stream of a shared connection, counted for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct StreamCount {
+    streams: Rc<Cell<u32>>,
+    last_used: Rc<Cell<u64>>,
+}
+
+impl Drop for StreamCount {
+    fn drop(&mut self) {
+        self.streams.set(self.streams.get().saturating_sub(1));
+        self.last_used.set(clock::now());
+    }
+}
+
+impl Pool {
+    pub(crate) fn new(most_idle: usize, idle_time: Duration) -> Self {
+        Self { endpoints: RefCell::default(), most_idle, idle_time: clock::millis(idle_time) }
+    }
+
+    fn place(&self, backend: &Backend, endpoint: SocketAddr) -> Rc<EndpointPool> {
+        self.endpoints.borrow_mut().entry((backend.id(), endpoint)).or_default().clone()
+    }
+
+    /// Puts endpoints that failed a moment ago behind the others.
+    pub(crate) fn prefer_healthy(&self, backend: &Backend, candidates: &mut [SocketAddr]) {
+        let endpoints = self.endpoints.borrow();
+        let now = clock::now();
+        let failed = |endpoint: &SocketAddr| {
+            endpoints.get(&(backend.id(), *endpoint)).is_some_and(|place| {
+                let failed = place.failed.get();
+                failed > 0 && now.saturating_sub(failed) < clock::millis(PENALTY)
+            })
+        };
+        if candidates.len() > 1 && candidates.iter().any(failed) {
+            candidates.sort_by_key(failed);
+        }
+    }
+
+    /// A connection to an endpoint: one that is kept, unless a fresh one is wanted, else a new one. `limit` is the time to connect.
+    pub(crate) async fn connection(
+        &self,
+        connector: &Connector,
+        backend: &Backend,
+        endpoint: SocketAddr,
+        limit: Duration,
+        fresh: bool,
+    ) -> Result<Connection, ConnectError> {
+        let place = self.place(backend, endpoint);
+        let result = match backend.protocol() {
+            Protocol::Http1 => self.http1(connector, backend, endpoint, limit, fresh, &place).await,
+            Protocol::Http2 | Protocol::Grpc => Self::http2(connector, backend, endpoint, limit, fresh, &place).await,
+        };
+        match result {
+            Ok((sender, reused)) => {
+                place.failed.set(0);
+                Ok(Connection { sender, endpoint, reused, place })
+            }
+            Err(error) => {
+                place.failed.set(clock::now().max(1));
+                Err(error)
+            }
+        }
+    }
+
+    async fn http1(
+        &self,
+        connector: &Connector,
+        backend: &Backend,
+        endpoint: SocketAddr,
+        limit: Duration,
+        fresh: bool,
+        place: &EndpointPool,
+    ) -> Result<(Sender, bool), ConnectError> {
+        if !fresh && let Some(Idle { sender, state, .. }) = place.take_idle(self.idle_time) {
+            return Ok((Sender::Http1 { sender, state }, true));
+        }
+        let stream = connector.connect(backend, endpoint, limit).await?;
+        let state = stream.state().clone();
+        let made = http1::Builder::new().handshake::<_, RequestBody>(TokioIo::new(stream)).await;
+        let (sender, driver) = made.map_err(|error| ConnectError::Http(endpoint, error))?;
+        tokio::task::spawn_local(async move {
+            // Its error is told to the request that it carries; without one it is of no interest.
+            let _ = driver.with_upgrades().await;
+        });
+        Ok((Sender::Http1 { sender, state }, false))
+    }
+
+    async fn http2(
+        connector: &Connector,
+        backend: &Backend,
+        endpoint: SocketAddr,
+        limit: Duration,
+        fresh: bool,
+        place: &EndpointPool,
+    ) -> Result<(Sender, bool), ConnectError> {
+        if !fresh && let Some(sender) = place.take_shared() {
+            return Ok((sender, true));
+        }
+        let gate = place.making.borrow_mut().get_or_insert_with(|| Rc::new(Semaphore::new(1))).clone();
+        // Never closed; were it so, there would only be one connection more.
+        let _permit = gate.acquire().await;
+        // Who waited finds what the one before made.
+        if let Some(sender) = place.take_shared().filter(|_| !fresh) {
+            return Ok((sender, true));
+        }
+        let stream = connector.connect(backend, endpoint, limit).await?;
+        let mut builder = http2::Builder::new(LocalExecutor::new(&connector.metrics));
+        builder.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
+        let made = tokio::time::timeout(limit, builder.handshake::<_, RequestBody>(TokioIo::new(stream))).await;
+        let made = made.map_err(|_| ConnectError::Timeout(endpoint, limit))?;
+        let (sender, driver) = made.map_err(|error| ConnectError::Http(endpoint, error))?;
+        tokio::task::spawn_local(async move {
+            let _ = driver.await;
+        });
+        let shared = Shared { sender, streams: Rc::default(), last_used: Rc::new(Cell::new(clock::now())) };
+        let sender = shared.lend();
+        place.shared.borrow_mut().push(shared);
+        Ok((sender, false))
+    }
+
+    /// Closes what was idle for too long, and forgets endpoints without connections.
+    pub(crate) fn sweep(&self, now: u64) {
+        self.endpoints.borrow_mut().retain(|_, place| {
+            place.idle.borrow_mut().retain(|idle| !idle.sender.is_closed() && now.saturating_sub(idle.since) < self.idle_time);
+            place.shared.borrow_mut().retain(|shared| {
+                let idle = shared.streams.get() == 0 && now.saturating_sub(shared.last_used.get()) >= self.idle_time;
+                !shared.sender.is_closed() && !idle
+            });
+            let failed = place.failed.get() > 0 && now.saturating_sub(place.failed.get()) < clock::millis(PENALTY);
+            !place.idle.borrow().is_empty() || !place.shared.borrow().is_empty() || failed || Rc::strong_count(place) > 1
+        });
+    }
+
+    /// Takes back what a request does not need any more.
+    pub(crate) fn give_back(&self, connection: Connection) {
+        let Sender::Http1 { sender, state } = connection.sender else { return };
+        if sender.is_closed() {
+            return;
+        }
+        state.limit_writes(None);
+        let mut idle = connection.place.idle.borrow_mut();
+        if idle.len() >= self.most_idle {
+            idle.remove(0);
+        }
+        idle.push(Idle { sender, state, since: clock::now() });
+    }
+}
+
+impl EndpointPool {
+    /// The connection that was used last and is ready.
+    fn take_idle(&self, idle_time: u64) -> Option<Idle> {
+        let mut all = self.idle.borrow_mut();
+        let now = clock::now();
+        let mut place = all.len();
+        while place > 0 {
+            place -= 1;
+            let idle = all.get(place)?;
+            if idle.sender.is_closed() || now.saturating_sub(idle.since) >= idle_time {
+                all.remove(place);
+            } else if idle.sender.is_ready() {
+                return Some(all.remove(place));
+            }
+        }
+        None
+    }
+
+    fn take_shared(&self) -> Option<Sender> {
+        let mut all = self.shared.borrow_mut();
+        all.retain(|shared| !shared.sender.is_closed());
+        all.iter().find(|shared| shared.streams.get() < STREAMS_PER_CONNECTION).map(Shared::lend)
+    }
+}
+
+impl Shared {
+    fn lend(&self) -> Sender {
+        self.streams.set(self.streams.get() + 1);
+        let stream = StreamCount { streams: self.streams.clone(), last_used: self.last_used.clone() };
+        Sender::Http2 { sender: self.sender.clone(), _stream: stream }
+    }
+}

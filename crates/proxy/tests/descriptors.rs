@@ -1,0 +1,77 @@
+//! The descriptor limit, in a process of its own: it can only be lowered for all of it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
+
+mod support;
+
+use std::{fs::File, io::Read, net::TcpStream as StdStream};
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+use support::{PATIENCE, get, model, route, start};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+
+#[tokio::test]
+async fn promise_9_at_the_descriptor_limit_connections_are_shed_and_nothing_spins() {
+    setrlimit(Resource::Nofile, Rlimit { current: Some(256), maximum: Some(256) }).unwrap();
+    let proxy = start(&model(vec![route("/", support::backend(support::echo_heads).await)]));
+    assert!(get(&proxy, GET).await.0.starts_with("HTTP/1.1 200"));
+    cpu_ticks();
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while proxy.plane.metrics().connections_open.get(penstock_proxy::Listener::Http) > 0 {
+        assert!(tokio::time::Instant::now() < deadline, "the client's end is not seen");
+        tokio::task::yield_now().await;
+    }
+    // One is left for the client that is to be shed.
+    let mut files = Vec::new();
+    while let Ok(file) = File::open("/dev/null") {
+        files.push(file);
+    }
+    files.pop();
+    let mut shed = StdStream::connect(proxy.http).unwrap();
+    shed.set_read_timeout(Some(PATIENCE)).unwrap();
+    let before = cpu_ticks();
+    let ended = tokio::task::spawn_blocking(move || {
+        let mut rest = Vec::new();
+        match shed.read_to_end(&mut rest) {
+            Ok(read) => read == 0,
+            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+        }
+    });
+    assert!(ended.await.unwrap(), "neither served nor closed");
+    let counted = proxy.plane.metrics().encode();
+    assert!(counted.contains("penstock_connections_shed_total{listener=\"http\"} 1"), "{counted}");
+    // A worker that spins would take all of this time.
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    let busy = cpu_ticks() - before;
+    assert!(busy < 25, "{busy} hundredths of a second in half a second");
+    drop(files);
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        if let Ok(Ok(mut client)) = tokio::time::timeout(PATIENCE, tokio::net::TcpStream::connect(proxy.http)).await {
+            use tokio::io::{AsyncReadExt, AsyncWriteExt};
+            let mut answer = [0; 12];
+            if client.write_all(GET.as_bytes()).await.is_ok() && client.read_exact(&mut answer).await.is_ok() {
+                assert_eq!(&answer, b"HTTP/1.1 200");
+                break;
+            }
+        }
+        assert!(tokio::time::Instant::now() < deadline, "it does not recover");
+    }
+}
+
+/// Hundredths of a second of processor time that this process took (proc(5), `/proc/[pid]/stat`). Read through a descriptor that is open
+/// already: there may be no other.
+fn cpu_ticks() -> u64 {
+    use std::{
+        io::{Seek, SeekFrom},
+        sync::{Mutex, OnceLock},
+    };
+    static STAT: OnceLock<Mutex<File>> = OnceLock::new();
+    let mut text = String::new();
+    let mut file = STAT.get_or_init(|| Mutex::new(File::open("/proc/self/stat").unwrap())).lock().unwrap();
+    file.seek(SeekFrom::Start(0)).unwrap();
+    file.read_to_string(&mut text).unwrap();
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
