@@ -1,12 +1,33 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help test fmt
+.PHONY: help run test lint fmt crds docs chart image
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
 
+run: ## Build, and serve the quick start in front of a small demo backend; prints the URLs to open
+	@deploy/quickstart/run
+
+test: lint ## Everything that CI checks
+	cargo test --workspace --locked
+	deploy/render.sh --check
+
+lint: ## Formatting and clippy, warnings as errors; no second cryptography
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	! cargo tree --locked -i ring 2>/dev/null | grep -q ring
+
 fmt: ## Format the code
 	cargo fmt --all
 
-test: ## Everything that CI checks
-	cargo test --workspace --locked
+crds: ## Print the CRDs into crds/
+	cargo run --quiet -- crds > crds/proxyroutes.penstock.dev.yaml
+
+docs: ## Generate docs/reference/ from the code
+	PENSTOCK_REWRITE=1 cargo test --quiet -p penstock --bin penstock reference
+
+chart: crds ## Copy the CRDs into the chart and print the plain manifests from it
+	deploy/render.sh
+
+image: ## Build the container image (needs docker or buildah)
+	docker build -t penstock:dev . || buildah bud -t penstock:dev .

@@ -51,18 +51,11 @@ pub trait Source: Send {
     }
 }
 
-/// What a source may need of the process that it feeds.
-#[derive(Debug)]
-pub struct Surroundings {
-    pub publications: tokio::sync::watch::Receiver<Arc<crate::pipeline::Publication>>,
-    pub shutdown: tokio::sync::watch::Receiver<bool>,
-}
-
 /// Serves until a signal comes.
 pub fn run<S, F>(options: &ServingOptions, mode: &Mode, settings: Settings, source: F) -> anyhow::Result<ExitCode>
 where
     S: Source,
-    F: AsyncFnOnce(Surroundings) -> anyhow::Result<S>,
+    F: AsyncFnOnce() -> anyhow::Result<S>,
 {
     let admin_default = match mode {
         Mode::Standalone => "127.0.0.1:9090",
@@ -78,13 +71,11 @@ where
     let code = runtime.block_on(async {
         let mut pipeline = Pipeline::new(settings, plane.clone());
         let ready = Arc::new(AtomicBool::new(false));
-        let (stop, shutdown) = tokio::sync::watch::channel(false);
         if let Some(address) = off(options.admin.as_deref().unwrap_or(admin_default)) {
             admin::serve(address, plane.clone(), pipeline.subscribe(), ready.clone()).context("--admin")?;
         }
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let context = Surroundings { publications: pipeline.subscribe(), shutdown };
         let renewing = plane.clone();
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval(penstock_proxy::CHECK_CERTIFICATES_EVERY);
@@ -94,7 +85,7 @@ where
             }
         });
         let feeding = async {
-            let source = source(context).await?;
+            let source = source().await?;
             feed(source, &mut pipeline, &plane, &ready).await
         };
         tokio::select! {
@@ -103,7 +94,6 @@ where
             _ = interrupt.recv() => {}
         }
         ready.store(false, Ordering::Relaxed);
-        stop.send_replace(true);
         systemd::notify("STOPPING=1");
         tracing::info!(delay = ?options.drain_delay, grace = ?options.drain_grace, "draining; another signal ends at once");
         tokio::select! {

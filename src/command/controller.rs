@@ -30,7 +30,7 @@ pub fn run(options: &ControllerOptions) -> anyhow::Result<ExitCode> {
         namespaces: options.watch_namespace.iter().map(|namespace| namespace.as_str().into()).collect(),
     };
     let mode = Mode::Cluster { allowed_addresses: options.allow_external_addresses.clone() };
-    serving::run(&options.serving, &mode, settings, async |_| {
+    serving::run(&options.serving, &mode, settings, async || {
         let (client, _) = connect(options.kubeconfig.as_deref()).await?;
         let source = penstock_kubernetes::Source::start(&client, SourceOptions { namespaces: options.watch_namespace.clone() });
         Ok(Cluster(source))

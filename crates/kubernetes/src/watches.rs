@@ -143,11 +143,10 @@ fn key_of<K: Resource>(object: &K) -> Key {
 }
 
 fn is_absent(error: &watcher::Error) -> bool {
-    let inner = match error {
-        watcher::Error::InitialListFailed(inner) | watcher::Error::WatchStartFailed(inner) | watcher::Error::WatchFailed(inner) => {
-            inner
-        }
-        _ => return false,
+    let (watcher::Error::InitialListFailed(inner) | watcher::Error::WatchStartFailed(inner) | watcher::Error::WatchFailed(inner)) =
+        error
+    else {
+        return false;
     };
     matches!(inner, kube::Error::Api(status) if status.code == 404)
 }
