@@ -12,7 +12,10 @@ use std::{
 use penstock_model::{HostPattern, Model, ObjectRef};
 use penstock_proxy::DataPlane;
 use penstock_translate::{Change, Id, ObjectReport, Report, Settings, Translation, Translator, Verdict, World};
-use tokio::sync::watch;
+use tokio::sync::{
+    mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    watch,
+};
 
 /// What is served now.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +39,9 @@ pub struct Pipeline {
     translation: Translation,
     plane: Arc<DataPlane>,
     published: watch::Sender<Arc<Publication>>,
+    /// Whoever follows the objects themselves: the writer of status.
+    follower: Option<UnboundedSender<Change>>,
+    reports: watch::Sender<Arc<Report>>,
 }
 
 impl Pipeline {
@@ -46,6 +52,8 @@ impl Pipeline {
             translation: Translation::default(),
             plane,
             published: watch::Sender::new(Arc::default()),
+            follower: None,
+            reports: watch::Sender::new(Arc::default()),
         }
     }
 
@@ -54,9 +62,22 @@ impl Pipeline {
         self.published.subscribe()
     }
 
+    /// Follows every change that the World takes, and the report of what is served.
+    pub fn follow(&mut self) -> (UnboundedReceiver<Change>, watch::Receiver<Arc<Report>>) {
+        let (sender, changes) = unbounded_channel();
+        self.follower = Some(sender);
+        (changes, self.reports.subscribe())
+    }
+
     /// Takes changes into the World and translates what they touch. Nothing is served differently before [`Pipeline::publish`].
     pub fn translate(&mut self, changes: Vec<Change>) -> &Translation {
         let started = Instant::now();
+        if let Some(follower) = &self.follower {
+            // Whoever stopped following is not missed.
+            for change in &changes {
+                let _ = follower.send(change.clone());
+            }
+        }
         let ids: Vec<Id> = changes.into_iter().filter_map(|change| self.world.take(change)).collect();
         self.translation = self.translator.apply(&self.world, &ids);
         let took = started.elapsed();
@@ -90,6 +111,7 @@ impl Pipeline {
         if changed && before.generation > 0 {
             log_hosts(&before.translation.model, &now.model, started.elapsed());
         }
+        self.reports.send_replace(now.report.clone());
         let generation = before.generation + 1;
         self.published.send_replace(Arc::new(Publication { generation, translation: now.clone() }));
     }

@@ -51,11 +51,22 @@ pub trait Source: Send {
     }
 }
 
+/// What a source may follow of the process that it feeds.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// Every change that the World takes.
+    pub changes: tokio::sync::mpsc::UnboundedReceiver<Change>,
+    /// The report of what every worker serves.
+    pub reports: tokio::sync::watch::Receiver<Arc<penstock_translate::Report>>,
+    /// True once the end began.
+    pub ending: tokio::sync::watch::Receiver<bool>,
+}
+
 /// Serves until a signal comes.
 pub fn run<S, F>(options: &ServingOptions, mode: &Mode, settings: Settings, source: F) -> anyhow::Result<ExitCode>
 where
     S: Source,
-    F: AsyncFnOnce() -> anyhow::Result<S>,
+    F: AsyncFnOnce(Surroundings) -> anyhow::Result<S>,
 {
     let admin_default = match mode {
         Mode::Standalone => "127.0.0.1:9090",
@@ -74,6 +85,9 @@ where
         if let Some(address) = off(options.admin.as_deref().unwrap_or(admin_default)) {
             admin::serve(address, plane.clone(), pipeline.subscribe(), ready.clone()).context("--admin")?;
         }
+        let (end, ending) = tokio::sync::watch::channel(false);
+        let (changes, reports) = pipeline.follow();
+        let surroundings = Surroundings { changes, reports, ending };
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let renewing = plane.clone();
@@ -85,7 +99,7 @@ where
             }
         });
         let feeding = async {
-            let source = source().await?;
+            let source = source(surroundings).await?;
             feed(source, &mut pipeline, &plane, &ready).await
         };
         tokio::select! {
@@ -94,6 +108,7 @@ where
             _ = interrupt.recv() => {}
         }
         ready.store(false, Ordering::Relaxed);
+        end.send_replace(true);
         systemd::notify("STOPPING=1");
         tracing::info!(delay = ?options.drain_delay, grace = ?options.drain_grace, "draining; another signal ends at once");
         tokio::select! {

@@ -3,12 +3,14 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use penstock_kubernetes::{SourceOptions, connect};
+use penstock_kubernetes::{
+    Client, Leadership, LeaseOptions, SourceOptions, StatusAddress, StatusWriter, connect, release_lease, stand_for_election,
+};
 use penstock_translate::{Change, INGRESS_NGINX_CONTROLLER, NATIVE_CONTROLLER, Ownership, Profile, Settings, Translation};
 
 use crate::{
     cli::ControllerOptions,
-    serving::{self, Mode, Source, secret_key},
+    serving::{self, Mode, Source, Surroundings, secret_key},
 };
 
 pub fn run(options: &ControllerOptions) -> anyhow::Result<ExitCode> {
@@ -30,11 +32,45 @@ pub fn run(options: &ControllerOptions) -> anyhow::Result<ExitCode> {
         namespaces: options.watch_namespace.iter().map(|namespace| namespace.as_str().into()).collect(),
     };
     let mode = Mode::Cluster { allowed_addresses: options.allow_external_addresses.clone() };
-    serving::run(&options.serving, &mode, settings, async || {
-        let (client, _) = connect(options.kubeconfig.as_deref()).await?;
+    serving::run(&options.serving, &mode, settings, async |surroundings| {
+        let (client, namespace) = connect(options.kubeconfig.as_deref()).await?;
         let source = penstock_kubernetes::Source::start(&client, SourceOptions { namespaces: options.watch_namespace.clone() });
+        if on(options.update_status) {
+            write_status(options, &client, namespace, surroundings)?;
+        }
         Ok(Cluster(source))
     })
+}
+
+/// Stands for election, and writes status while it leads.
+fn write_status(options: &ControllerOptions, client: &Client, namespace: String, surroundings: Surroundings) -> anyhow::Result<()> {
+    let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+    let identity = variable("POD_NAME").or_else(|| variable("HOSTNAME")).unwrap_or_else(|| "penstock".to_owned());
+    let lease = LeaseOptions {
+        namespace: options.election_namespace.clone().or_else(|| variable("POD_NAMESPACE")).unwrap_or(namespace),
+        name: options.election_id.clone(),
+        // Two processes of one name, as in tests and on one machine, must not take each other for themselves.
+        identity: format!("{identity}-{}", std::process::id()),
+        ttl: options.election_ttl,
+    };
+    let address = match (&options.publish_service, options.publish_status_address.as_slice()) {
+        (Some(service), _) => StatusAddress::Service(secret_key(service).context("--publish-service")?),
+        (None, []) => StatusAddress::None,
+        (None, given) => StatusAddress::Fixed(given.to_vec()),
+    };
+    let leadership = Leadership::default();
+    let election = tokio::spawn(stand_for_election(client.clone(), lease.clone(), leadership.clone()));
+    let writer = StatusWriter::new(client.clone(), leadership.clone(), address);
+    let Surroundings { changes, reports, mut ending } = surroundings;
+    let writing = tokio::spawn(writer.run(changes, reports));
+    let client = client.clone();
+    tokio::spawn(async move {
+        let _ = ending.wait_for(|ending| *ending).await;
+        election.abort();
+        writing.abort();
+        release_lease(client, &lease, &leadership).await;
+    });
+    Ok(())
 }
 
 /// A cluster as a source of changes.

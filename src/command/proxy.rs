@@ -31,7 +31,7 @@ pub fn run(options: &ProxyOptions) -> anyhow::Result<ExitCode> {
     let settings = settings(None);
     refuse_mistakes(&given, &settings, secrets.is_empty())?;
     let source = FileSource::new(Vec::new(), secrets, true).with(given);
-    serving::run(&options.serving, &Mode::Standalone, settings, async || Ok(source))
+    serving::run(&options.serving, &Mode::Standalone, settings, async |_| Ok(source))
 }
 
 fn route(options: &ProxyOptions) -> ProxyRoute {

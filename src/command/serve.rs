@@ -20,7 +20,7 @@ pub fn run(options: &ServeOptions) -> anyhow::Result<ExitCode> {
         std::fs::metadata(path).with_context(|| path.display().to_string())?;
     }
     let source = FileSource::new(options.paths.clone(), options.tls_secret.clone(), options.watch != Some(false));
-    serving::run(&options.serving, &Mode::Standalone, settings, async || Ok(source))
+    serving::run(&options.serving, &Mode::Standalone, settings, async |_| Ok(source))
 }
 
 /// Files as a source of changes.

@@ -5,8 +5,14 @@
 
 mod client;
 mod known;
+mod lease;
 mod source;
+mod status;
 mod watches;
 
+pub use kube::Client;
+
 pub use client::{ConnectError, connect};
+pub use lease::{Leadership, LeaseOptions, release as release_lease, run as stand_for_election};
 pub use source::{Source, SourceOptions};
+pub use status::{FIELD_MANAGER, StatusAddress, StatusWriter};
