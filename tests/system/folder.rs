@@ -1,8 +1,8 @@
 //! `serve` on a folder: edit, break, mend, symlink swap, PEM files renewed.
 
-use std::{fs, io::Read, os::unix::fs::symlink, path::Path, sync::Arc};
+use std::{fs, os::unix::fs::symlink, path::Path};
 
-use crate::support::{Backend, Penstock, WebSocket, connect, eventually, proxy_route, write};
+use crate::support::{Backend, Penstock, WebSocket, eventually, proxy_route, served_certificate, write};
 
 #[test]
 fn edits_are_live_a_broken_file_costs_nobody_anything_and_sockets_stay() {
@@ -65,62 +65,6 @@ fn certificate(folder: &Path, name: &str) -> Vec<u8> {
     made.cert.der().to_vec()
 }
 
-/// The certificate that a handshake for `p.test` gets.
-fn served(penstock: &Penstock) -> Vec<u8> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
-    let seen = Arc::new(Seen::default());
-    config.dangerous().set_certificate_verifier(seen.clone());
-    let mut connection = rustls::ClientConnection::new(Arc::new(config), "p.test".try_into().unwrap()).unwrap();
-    let mut stream = connect(penstock.https);
-    let _ = rustls::Stream::new(&mut connection, &mut stream).read(&mut [0]);
-    seen.0.lock().unwrap().clone()
-}
-
-/// Takes note of the certificate, and refuses it.
-#[derive(Debug, Default)]
-struct Seen(std::sync::Mutex<Vec<u8>>);
-
-impl rustls::client::danger::ServerCertVerifier for Seen {
-    fn verify_server_cert(
-        &self,
-        certificate: &rustls::pki_types::CertificateDer<'_>,
-        _: &[rustls::pki_types::CertificateDer<'_>],
-        _: &rustls::pki_types::ServerName<'_>,
-        _: &[u8],
-        _: rustls::pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        *self.0.lock().unwrap() = certificate.to_vec();
-        Err(rustls::Error::General("seen".to_owned()))
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &rustls::pki_types::CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("seen".to_owned()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &rustls::pki_types::CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("seen".to_owned()))
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
-    }
-}
-
 #[test]
 fn renewed_pem_files_are_served_to_the_next_handshake() {
     let backend = Backend::start("one");
@@ -135,10 +79,10 @@ fn renewed_pem_files_are_served_to_the_next_handshake() {
     write(&routes, &proxy_route("p", "p.test", &backend.url()).replace("  rules:", "  tls: {secretName: pem}\n  rules:"));
     let pair = format!("pem={0}/live.crt,{0}/live.key", folder.path().display());
     let penstock = Penstock::start(&["serve", routes.to_str().unwrap(), "--tls-secret", &pair]);
-    assert!(served(&penstock) == first, "not the first certificate");
+    assert!(served_certificate(penstock.https, "p.test") == first, "not the first certificate");
     for end in ["crt", "key"] {
         symlink(format!("two.{end}"), folder.path().join("next")).unwrap();
         fs::rename(folder.path().join("next"), folder.path().join(format!("live.{end}"))).unwrap();
     }
-    eventually("the renewed certificate is served", || (served(&penstock) == second).then_some(()));
+    eventually("the renewed certificate is served", || (served_certificate(penstock.https, "p.test") == second).then_some(()));
 }

@@ -1,13 +1,15 @@
 //! The binary as a process of its own, small backends, and clients by hand.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -29,11 +31,27 @@ pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// A port that is free, outside the range from which the system gives ports to others.
+pub fn free_port() -> u16 {
+    static NEXT: Mutex<u16> = Mutex::new(0);
+    let mut next = NEXT.lock().unwrap_or_else(PoisonError::into_inner);
+    if *next == 0 {
+        *next = 20_000 + (std::process::id() % 110) as u16 * 100;
+    }
+    loop {
+        *next = if *next > 32_000 { 20_000 } else { *next + 1 };
+        if TcpListener::bind(("127.0.0.1", *next)).is_ok() {
+            return *next;
+        }
+    }
+}
+
 /// A running `penstock`; killed when dropped.
 pub struct Penstock {
     child: Child,
     pub http: SocketAddr,
     pub https: SocketAddr,
+    pub admin: SocketAddr,
     log: Arc<Mutex<String>>,
     _state: tempfile::TempDir,
 }
@@ -41,10 +59,19 @@ pub struct Penstock {
 impl Penstock {
     /// Starts it with these arguments and waits until it serves.
     pub fn start(arguments: &[&str]) -> Self {
+        let mut penstock = Self::spawn(arguments, &[]);
+        penstock.wait_until_serving();
+        penstock
+    }
+
+    /// Starts it; it may be a while until it serves.
+    pub fn spawn(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let state = tempfile::tempdir().unwrap();
+        let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let mut child = Command::new(env!("CARGO_BIN_EXE_penstock"))
             .args(arguments)
-            .args(["--http", "127.0.0.1:0", "--https", "127.0.0.1:0", "--admin", "off"])
+            .envs(environment.iter().copied())
+            .args(["--http", "127.0.0.1:0", "--https", "127.0.0.1:0", "--admin", &admin.to_string()])
             .arg("--state-dir")
             .arg(state.path())
             .stdin(Stdio::null())
@@ -62,20 +89,51 @@ impl Penstock {
                 log.push('\n');
             }
         });
-        let mut penstock = Self { child, http: ([127, 0, 0, 1], 0).into(), https: ([127, 0, 0, 1], 0).into(), log, _state: state };
+        Self { child, http: ([127, 0, 0, 1], 0).into(), https: ([127, 0, 0, 1], 0).into(), admin, log, _state: state }
+    }
+
+    /// Waits until it serves, and learns its ports.
+    pub fn wait_until_serving(&mut self) {
         let serving = eventually("penstock serves", || {
-            if let Some(status) = penstock.child.try_wait().unwrap() {
-                panic!("penstock ended with {status}:\n{}", penstock.log());
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("penstock ended with {status}:\n{}", self.log());
             }
-            penstock.log().lines().find(|line| line.contains(" serving ")).map(ToOwned::to_owned)
+            self.log().lines().find(|line| line.contains(" serving ")).map(ToOwned::to_owned)
         });
         let address = |name: &str| {
             let start = serving.split(&format!(" {name}=\"")).nth(1).unwrap();
             start.split('"').next().unwrap().parse().unwrap()
         };
-        penstock.http = address("http");
-        penstock.https = address("https");
-        penstock
+        self.http = address("http");
+        self.https = address("https");
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal, as `TERM` or `STOP`.
+    pub fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Ends it at once.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// What the admin port answers.
+    pub fn ask_admin(&self, path: &str) -> (u16, String) {
+        request(self.admin, &format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"))
+    }
+
+    /// The sum of a metric's series whose labels hold `with`.
+    pub fn metric(&self, name: &str, with: &str) -> f64 {
+        let text = self.ask_admin("/metrics").1;
+        let series = text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+        series.filter(|line| line.contains(with)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
     pub fn log(&self) -> String {
@@ -83,8 +141,7 @@ impl Penstock {
     }
 
     pub fn terminate(&self) {
-        let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
-        assert!(killed.success());
+        self.signal("TERM");
     }
 
     /// Waits for its end; gives the exit code.
@@ -138,6 +195,17 @@ pub fn read_head(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&head).into_owned()
 }
 
+/// An address of this machine other than loopback. Traffic to it stays on the machine.
+pub fn own_address() -> Ipv4Addr {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    // Nothing is sent: this only asks the system from where it would be (RFC 5737 keeps the address for documentation).
+    let asked = socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).and_then(|()| socket.local_addr());
+    match asked {
+        Ok(SocketAddr::V4(address)) if !address.ip().is_loopback() => *address.ip(),
+        other => panic!("this machine has no IPv4 address but loopback, which EndpointSlices must not name: {other:?}"),
+    }
+}
+
 /// A backend that answers its name to every request, and echoes after an upgrade.
 pub struct Backend {
     pub address: SocketAddr,
@@ -146,7 +214,16 @@ pub struct Backend {
 
 impl Backend {
     pub fn start(name: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_on(Ipv4Addr::LOCALHOST, name)
+    }
+
+    /// At an address that an EndpointSlice may name: the API server refuses loopback.
+    pub fn start_outside(name: &str) -> Self {
+        Self::start_on(own_address(), name)
+    }
+
+    fn start_on(address: Ipv4Addr, name: &str) -> Self {
+        let listener = TcpListener::bind((address, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(AtomicUsize::new(0));
         let (name, count) = (name.to_owned(), requests.clone());
@@ -246,4 +323,60 @@ pub fn write(path: &Path, text: &str) {
     let aside: PathBuf = path.with_extension("aside");
     fs::write(&aside, text).unwrap();
     fs::rename(&aside, path).unwrap();
+}
+
+/// The certificate that a handshake for a name gets.
+pub fn served_certificate(address: SocketAddr, name: &str) -> Vec<u8> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let seen = Arc::new(Seen::default());
+    config.dangerous().set_certificate_verifier(seen.clone());
+    let mut connection = rustls::ClientConnection::new(Arc::new(config), name.to_owned().try_into().unwrap()).unwrap();
+    let mut stream = connect(address);
+    let _ = rustls::Stream::new(&mut connection, &mut stream).read(&mut [0]);
+    seen.0.lock().unwrap().clone()
+}
+
+/// Takes note of the certificate, and refuses it.
+#[derive(Debug, Default)]
+struct Seen(std::sync::Mutex<Vec<u8>>);
+
+impl rustls::client::danger::ServerCertVerifier for Seen {
+    fn verify_server_cert(
+        &self,
+        certificate: &rustls::pki_types::CertificateDer<'_>,
+        _: &[rustls::pki_types::CertificateDer<'_>],
+        _: &rustls::pki_types::ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        *self.0.lock().unwrap() = certificate.to_vec();
+        Err(rustls::Error::General("seen".to_owned()))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("seen".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("seen".to_owned()))
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
+    }
 }
