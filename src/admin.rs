@@ -19,6 +19,7 @@ use axum::{
     routing::get,
 };
 use penstock_proxy::DataPlane;
+use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -27,6 +28,7 @@ use crate::pipeline::Publication;
 #[derive(Clone)]
 struct Admin {
     plane: Arc<DataPlane>,
+    more_metrics: Arc<Registry>,
     publications: watch::Receiver<Arc<Publication>>,
     ready: Arc<AtomicBool>,
 }
@@ -35,6 +37,7 @@ struct Admin {
 pub fn serve(
     address: &str,
     plane: Arc<DataPlane>,
+    more_metrics: Registry,
     publications: watch::Receiver<Arc<Publication>>,
     ready: Arc<AtomicBool>,
 ) -> anyhow::Result<SocketAddr> {
@@ -46,7 +49,7 @@ pub fn serve(
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/debug/model", get(model))
-        .with_state(Admin { plane, publications, ready });
+        .with_state(Admin { plane, more_metrics: Arc::new(more_metrics), publications, ready });
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::error!(%error, "the admin port ended");
@@ -64,7 +67,11 @@ async fn readyz(State(admin): State<Admin>) -> Response {
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
-    ([(header::CONTENT_TYPE, penstock_proxy::CONTENT_TYPE)], admin.plane.metrics().encode()).into_response()
+    let mut text = admin.plane.metrics().encode();
+    // The mark of the end comes once, after both.
+    text.truncate(text.trim_end().trim_end_matches("# EOF").len());
+    let _ = prometheus_client::encoding::text::encode(&mut text, &admin.more_metrics);
+    ([(header::CONTENT_TYPE, penstock_proxy::CONTENT_TYPE)], text).into_response()
 }
 
 #[derive(Serialize)]

@@ -142,7 +142,7 @@ pub struct ControllerOptions {
     /// Addresses that external backends may have although they are loopback, link-local or the like
     #[arg(long, value_delimiter = ',', value_name = "CIDR,…")]
     pub allow_external_addresses: Vec<IpNet>,
-    /// How Secrets are read. For now both values mean: each that is wanted, by its name
+    /// How Secrets are read: all of type kubernetes.io/tls by one watch, or each that is wanted by its name (for RBAC with resourceNames)
     #[arg(long, default_value = "all", value_name = "HOW")]
     pub secrets: Secrets,
     /// The name of the Lease by which replicas agree on who writes status and Events

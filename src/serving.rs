@@ -17,6 +17,7 @@ use anyhow::Context;
 use penstock_model::HostPattern;
 use penstock_proxy::{AccessLogFormat, DataPlane, DrainOptions, ExternalAddresses, Limits, Options};
 use penstock_translate::{Change, Key, Settings, Translation};
+use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -62,8 +63,14 @@ pub struct Surroundings {
     pub ending: tokio::sync::watch::Receiver<bool>,
 }
 
-/// Serves until a signal comes.
-pub fn run<S, F>(options: &ServingOptions, mode: &Mode, settings: Settings, source: F) -> anyhow::Result<ExitCode>
+/// Serves until a signal comes. `more_metrics` stand beside those of the data plane.
+pub fn run<S, F>(
+    options: &ServingOptions,
+    mode: &Mode,
+    settings: Settings,
+    more_metrics: Registry,
+    source: F,
+) -> anyhow::Result<ExitCode>
 where
     S: Source,
     F: AsyncFnOnce(Surroundings) -> anyhow::Result<S>,
@@ -83,7 +90,7 @@ where
         let mut pipeline = Pipeline::new(settings, plane.clone());
         let ready = Arc::new(AtomicBool::new(false));
         if let Some(address) = off(options.admin.as_deref().unwrap_or(admin_default)) {
-            admin::serve(address, plane.clone(), pipeline.subscribe(), ready.clone()).context("--admin")?;
+            admin::serve(address, plane.clone(), more_metrics, pipeline.subscribe(), ready.clone()).context("--admin")?;
         }
         let (end, ending) = tokio::sync::watch::channel(false);
         let (changes, reports) = pipeline.follow();

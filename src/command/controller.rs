@@ -4,12 +4,14 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use penstock_kubernetes::{
-    Client, Leadership, LeaseOptions, SourceOptions, StatusAddress, StatusWriter, connect, release_lease, stand_for_election,
+    Client, KubernetesMetrics, Leadership, LeaseOptions, SecretsMode, SourceOptions, StatusAddress, StatusOptions, StatusWriter,
+    connect, release_lease, stand_for_election,
 };
-use penstock_translate::{Change, INGRESS_NGINX_CONTROLLER, NATIVE_CONTROLLER, Ownership, Profile, Settings, Translation};
+use penstock_translate::{Change, INGRESS_NGINX_CONTROLLER, Key, NATIVE_CONTROLLER, Ownership, Profile, Settings, Translation};
+use prometheus_client::registry::Registry;
 
 use crate::{
-    cli::ControllerOptions,
+    cli::{ControllerOptions, Secrets},
     serving::{self, Mode, Source, Surroundings, secret_key},
 };
 
@@ -32,18 +34,35 @@ pub fn run(options: &ControllerOptions) -> anyhow::Result<ExitCode> {
         namespaces: options.watch_namespace.iter().map(|namespace| namespace.as_str().into()).collect(),
     };
     let mode = Mode::Cluster { allowed_addresses: options.allow_external_addresses.clone() };
-    serving::run(&options.serving, &mode, settings, async |surroundings| {
+    let published = options.publish_service.as_deref().map(secret_key).transpose().context("--publish-service")?;
+    let watch = SourceOptions {
+        namespaces: options.watch_namespace.clone(),
+        secrets: match options.secrets {
+            Secrets::All => SecretsMode::All,
+            Secrets::ByName => SecretsMode::ByName,
+        },
+        published_service: published.clone(),
+    };
+    let metrics = KubernetesMetrics::default();
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    serving::run(&options.serving, &mode, settings, registry, async |surroundings| {
         let (client, namespace) = connect(options.kubeconfig.as_deref()).await?;
-        let source = penstock_kubernetes::Source::start(&client, SourceOptions { namespaces: options.watch_namespace.clone() });
-        if on(options.update_status) {
-            write_status(options, &client, namespace, surroundings)?;
-        }
+        let source = penstock_kubernetes::Source::start(&client, &watch, &metrics);
+        write_status(options, &client, namespace, published, surroundings, &metrics);
         Ok(Cluster(source))
     })
 }
 
-/// Stands for election, and writes status while it leads.
-fn write_status(options: &ControllerOptions, client: &Client, namespace: String, surroundings: Surroundings) -> anyhow::Result<()> {
+/// Stands for election, and writes status and Events while it leads.
+fn write_status(
+    options: &ControllerOptions,
+    client: &Client,
+    namespace: String,
+    published: Option<Key>,
+    surroundings: Surroundings,
+    metrics: &KubernetesMetrics,
+) {
     let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
     let identity = variable("POD_NAME").or_else(|| variable("HOSTNAME")).unwrap_or_else(|| "penstock".to_owned());
     let lease = LeaseOptions {
@@ -53,14 +72,15 @@ fn write_status(options: &ControllerOptions, client: &Client, namespace: String,
         identity: format!("{identity}-{}", std::process::id()),
         ttl: options.election_ttl,
     };
-    let address = match (&options.publish_service, options.publish_status_address.as_slice()) {
-        (Some(service), _) => StatusAddress::Service(secret_key(service).context("--publish-service")?),
+    let address = match (published, options.publish_status_address.as_slice()) {
+        (Some(service), _) => StatusAddress::Service(service),
         (None, []) => StatusAddress::None,
         (None, given) => StatusAddress::Fixed(given.to_vec()),
     };
     let leadership = Leadership::default();
-    let election = tokio::spawn(stand_for_election(client.clone(), lease.clone(), leadership.clone()));
-    let writer = StatusWriter::new(client.clone(), leadership.clone(), address);
+    let election = tokio::spawn(stand_for_election(client.clone(), lease.clone(), leadership.clone(), metrics.clone()));
+    let what = StatusOptions { status: options.update_status == Some(true), address, instance: lease.identity.clone() };
+    let writer = StatusWriter::new(client.clone(), leadership.clone(), what, metrics.clone());
     let Surroundings { changes, reports, mut ending } = surroundings;
     let writing = tokio::spawn(writer.run(changes, reports));
     let client = client.clone();
@@ -70,7 +90,6 @@ fn write_status(options: &ControllerOptions, client: &Client, namespace: String,
         writing.abort();
         release_lease(client, &lease, &leadership).await;
     });
-    Ok(())
 }
 
 /// A cluster as a source of changes.

@@ -7,6 +7,8 @@ use penstock_api::{BackendTls, ProxyRoute, ProxyRouteSpec, RouteBackend, RouteRu
 use penstock_translate::{Change, Object, World, translate};
 
 use super::{check::settings, serve::FileSource};
+use prometheus_client::registry::Registry;
+
 use crate::{
     cli::ProxyOptions,
     files::TlsSecret,
@@ -31,7 +33,7 @@ pub fn run(options: &ProxyOptions) -> anyhow::Result<ExitCode> {
     let settings = settings(None);
     refuse_mistakes(&given, &settings, secrets.is_empty())?;
     let source = FileSource::new(Vec::new(), secrets, true).with(given);
-    serving::run(&options.serving, &Mode::Standalone, settings, async |_| Ok(source))
+    serving::run(&options.serving, &Mode::Standalone, settings, Registry::default(), async |_| Ok(source))
 }
 
 fn route(options: &ProxyOptions) -> ProxyRoute {

@@ -6,6 +6,8 @@ use anyhow::Context;
 use penstock_translate::Change;
 
 use super::check::settings;
+use prometheus_client::registry::Registry;
+
 use crate::{
     cli::ServeOptions,
     files::{Files, Reading, TlsSecret, Watch},
@@ -20,7 +22,7 @@ pub fn run(options: &ServeOptions) -> anyhow::Result<ExitCode> {
         std::fs::metadata(path).with_context(|| path.display().to_string())?;
     }
     let source = FileSource::new(options.paths.clone(), options.tls_secret.clone(), options.watch != Some(false));
-    serving::run(&options.serving, &Mode::Standalone, settings, async |_| Ok(source))
+    serving::run(&options.serving, &Mode::Standalone, settings, Registry::default(), async |_| Ok(source))
 }
 
 /// Files as a source of changes.

@@ -2,7 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod cluster;
+mod conformance;
 mod drain;
 mod folder;
+mod kubernetes;
 mod one_address;
+mod streams;
 mod support;
+mod survival;

@@ -165,13 +165,44 @@ impl Drop for Penstock {
     }
 }
 
-/// Sends bytes, reads to the end of the connection; status and what came after the head.
-pub fn request(address: SocketAddr, text: &str) -> (u16, String) {
+/// Sends bytes, reads to the end of the connection.
+pub fn whole_answer(address: SocketAddr, text: &str) -> String {
     let mut stream = connect(address);
     stream.write_all(text.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Sends bytes, reads to the end of the connection; status and what came after the head.
+pub fn request(address: SocketAddr, text: &str) -> (u16, String) {
+    status_and_body(&whole_answer(address, text))
+}
+
+/// A GET over TLS, whatever the certificate.
+pub fn https_request(address: SocketAddr, host: &str, path: &str) -> (u16, String) {
+    let mut connection =
+        rustls::ClientConnection::new(Arc::new(any_certificate(&[])), host.to_owned().try_into().unwrap()).unwrap();
+    let mut stream = connect(address);
+    let mut stream = rustls::Stream::new(&mut connection, &mut stream);
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    status_and_body(&String::from_utf8_lossy(&answer))
+}
+
+/// A client's settings that accept every certificate.
+pub fn any_certificate(protocols: &[&str]) -> rustls::ClientConfig {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+    config.dangerous().set_certificate_verifier(Arc::new(Seen::default()));
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    config
+}
+
+fn status_and_body(answer: &str) -> (u16, String) {
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("no answer: {answer:?}"));
     (status, body.to_owned())
 }
@@ -214,15 +245,20 @@ pub struct Backend {
 
 impl Backend {
     pub fn start(name: &str) -> Self {
-        Self::start_on(Ipv4Addr::LOCALHOST, name)
+        Self::start_on(Ipv4Addr::LOCALHOST, name, false)
     }
 
     /// At an address that an EndpointSlice may name: the API server refuses loopback.
     pub fn start_outside(name: &str) -> Self {
-        Self::start_on(own_address(), name)
+        Self::start_on(own_address(), name, false)
     }
 
-    fn start_on(address: Ipv4Addr, name: &str) -> Self {
+    /// Answers its name, and the head of the request as it got it.
+    pub fn echo(name: &str) -> Self {
+        Self::start_on(own_address(), name, true)
+    }
+
+    fn start_on(address: Ipv4Addr, name: &str, echo: bool) -> Self {
         let listener = TcpListener::bind((address, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(AtomicUsize::new(0));
@@ -230,7 +266,7 @@ impl Backend {
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let (name, count) = (name.clone(), count.clone());
-                thread::spawn(move || serve(stream, &name, &count));
+                thread::spawn(move || serve(stream, &name, echo, &count));
             }
         });
         Self { address, requests }
@@ -241,7 +277,7 @@ impl Backend {
     }
 }
 
-fn serve(mut stream: TcpStream, name: &str, count: &AtomicUsize) {
+fn serve(mut stream: TcpStream, name: &str, echo: bool, count: &AtomicUsize) {
     loop {
         let head = read_head(&mut stream);
         if head.is_empty() {
@@ -270,7 +306,11 @@ fn serve(mut stream: TcpStream, name: &str, count: &AtomicUsize) {
             // The point of the scene: an answer that is under way when the drain begins.
             thread::park_timeout(Duration::from_millis(500));
         }
-        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
+        let body = if echo { format!("{name}\n{head}") } else { name.to_owned() };
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nDate: Tue, 24 Nov 2026 00:00:00 GMT\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
         if stream.write_all(answer.as_bytes()).is_err() {
             return;
         }
@@ -327,21 +367,18 @@ pub fn write(path: &Path, text: &str) {
 
 /// The certificate that a handshake for a name gets.
 pub fn served_certificate(address: SocketAddr, name: &str) -> Vec<u8> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
+    let mut config = any_certificate(&[]);
     let seen = Arc::new(Seen::default());
     config.dangerous().set_certificate_verifier(seen.clone());
     let mut connection = rustls::ClientConnection::new(Arc::new(config), name.to_owned().try_into().unwrap()).unwrap();
     let mut stream = connect(address);
-    let _ = rustls::Stream::new(&mut connection, &mut stream).read(&mut [0]);
+    let mut stream = rustls::Stream::new(&mut connection, &mut stream);
+    let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: none\r\nConnection: close\r\n\r\n");
+    let _ = stream.read(&mut [0]);
     seen.0.lock().unwrap().clone()
 }
 
-/// Takes note of the certificate, and refuses it.
+/// Takes note of the certificate, and accepts it.
 #[derive(Debug, Default)]
 struct Seen(std::sync::Mutex<Vec<u8>>);
 
@@ -355,7 +392,7 @@ impl rustls::client::danger::ServerCertVerifier for Seen {
         _: rustls::pki_types::UnixTime,
     ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
         *self.0.lock().unwrap() = certificate.to_vec();
-        Err(rustls::Error::General("seen".to_owned()))
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -364,7 +401,7 @@ impl rustls::client::danger::ServerCertVerifier for Seen {
         _: &rustls::pki_types::CertificateDer<'_>,
         _: &rustls::DigitallySignedStruct,
     ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("seen".to_owned()))
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
     }
 
     fn verify_tls13_signature(
@@ -373,7 +410,7 @@ impl rustls::client::danger::ServerCertVerifier for Seen {
         _: &rustls::pki_types::CertificateDer<'_>,
         _: &rustls::DigitallySignedStruct,
     ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("seen".to_owned()))
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
     }
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {

@@ -25,6 +25,10 @@ impl Known {
         self.listing.is_some()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.versions.is_empty()
+    }
+
     pub(crate) fn was_listed(&self) -> bool {
         self.listed
     }

@@ -16,6 +16,8 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, api::PostParams};
 
+use crate::KubernetesMetrics;
+
 /// Who stands for election, and where.
 #[derive(Clone, Debug)]
 pub struct LeaseOptions {
@@ -47,7 +49,7 @@ impl Leadership {
 }
 
 /// Stands for election, for ever.
-pub async fn run(client: Client, options: LeaseOptions, leadership: Leadership) {
+pub async fn run(client: Client, options: LeaseOptions, leadership: Leadership, metrics: KubernetesMetrics) {
     let api = Api::<Lease>::namespaced(client, &options.namespace);
     let mut seen: Option<(String, Instant)> = None;
     let mut led = false;
@@ -73,6 +75,7 @@ pub async fn run(client: Client, options: LeaseOptions, leadership: Leadership) 
         let leads = leadership.is_leader();
         if leads != led {
             led = leads;
+            metrics.leader.set(i64::from(leads));
             tracing::info!(identity = options.identity, "{}", if leads { "leader: writes status" } else { "no longer leader" });
         }
         tokio::time::sleep(options.ttl / 3).await;

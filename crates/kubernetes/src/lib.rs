@@ -4,8 +4,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 mod client;
+mod events;
 mod known;
 mod lease;
+mod metrics;
+mod secrets;
 mod source;
 mod status;
 mod watches;
@@ -14,5 +17,7 @@ pub use kube::Client;
 
 pub use client::{ConnectError, connect};
 pub use lease::{Leadership, LeaseOptions, release as release_lease, run as stand_for_election};
+pub use metrics::KubernetesMetrics;
+pub use secrets::SecretsMode;
 pub use source::{Source, SourceOptions};
-pub use status::{FIELD_MANAGER, StatusAddress, StatusWriter};
+pub use status::{FIELD_MANAGER, StatusAddress, StatusOptions, StatusWriter};

@@ -4,7 +4,7 @@
 //! * The first changes come only once every kind was listed whole: a full state.
 //! * While any list is read again, after an outage, nothing is told; then what differs, at once. There is no state in between.
 //! * The first change after quiet comes at once, those that follow within a short window together.
-//! * Of Secrets only what a translation wants is read, each by its name. Contents are never logged.
+//! * Of Secrets only those that a translation wants are kept. Contents are never logged.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -12,16 +12,17 @@ use std::{
 };
 
 use kube::Client;
-use penstock_translate::{Change, Key, Kind};
+use penstock_translate::{Change, Key, Kind, Object};
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
-    task::AbortHandle,
     time::Instant,
 };
 
 use crate::{
+    KubernetesMetrics,
     known::Known,
-    watches::{self, Origin, Told, id},
+    secrets::{SecretsMode, WantedSecrets},
+    watches::{Origin, Scope, Told, Watches, id},
 };
 
 /// What to watch, and how.
@@ -29,70 +30,78 @@ use crate::{
 pub struct SourceOptions {
     /// Empty: all.
     pub namespaces: Vec<String>,
+    pub secrets: SecretsMode,
+    /// A Service to see although its namespace may not be watched.
+    pub published_service: Option<Key>,
 }
 
 /// How long changes that follow one another are gathered.
 const WINDOW: Duration = Duration::from_millis(50);
-/// How long a wanted Secret may be on its way before the rest is served without it.
-const SECRET_PATIENCE: Duration = Duration::from_secs(5);
 
-const KINDS: [Kind; 5] = [Kind::Ingress, Kind::IngressClass, Kind::ProxyRoute, Kind::Service, Kind::EndpointSlice];
+const KINDS: [Kind; 4] = [Kind::Ingress, Kind::ProxyRoute, Kind::Service, Kind::EndpointSlice];
 
 /// The objects of a cluster, as changes.
 pub struct Source {
-    client: Client,
-    options: SourceOptions,
-    sender: UnboundedSender<(Origin, Told)>,
     receiver: UnboundedReceiver<(Origin, Told)>,
-    known: HashMap<Kind, Known>,
-    secrets: HashMap<Key, WantedSecret>,
+    /// The source holds a sender itself, so that the channel never ends.
+    _sender: UnboundedSender<(Origin, Told)>,
+    known: HashMap<(Kind, Scope), Known>,
+    secrets: WantedSecrets,
     pending: Vec<Change>,
     last_told: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct WantedSecret {
-    watch: AbortHandle,
-    /// Until it is known to be there or not.
-    since: Option<Instant>,
-    known: Known,
+    /// Somebody waits for Secrets, and is to be told when they are here, or will not come.
+    awaited: bool,
 }
 
 impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Source").field("options", &self.options).field("pending", &self.pending.len()).finish_non_exhaustive()
+        f.debug_struct("Source").field("pending", &self.pending.len()).finish_non_exhaustive()
     }
 }
 
 impl Source {
     /// Starts the watches.
-    pub fn start(client: &Client, options: SourceOptions) -> Self {
+    pub fn start(client: &Client, options: &SourceOptions, metrics: &KubernetesMetrics) -> Self {
         let (sender, receiver) = unbounded_channel();
+        let watches = Watches { client: client.clone(), sender: sender.clone(), metrics: metrics.clone() };
+        let scopes: Vec<Scope> = match options.namespaces.as_slice() {
+            [] => vec![Scope::All],
+            some => some.iter().map(|namespace| Scope::Namespace(namespace.as_str().into())).collect(),
+        };
         let mut known = HashMap::new();
-        for kind in KINDS {
-            watches::start(client, kind, &options.namespaces, &sender);
-            known.insert(kind, Known::default());
+        let mut watch = |kind: Kind, scope: Scope| {
+            watches.start(kind, &scope);
+            known.insert((kind, scope), Known::default());
+        };
+        watch(Kind::IngressClass, Scope::All);
+        for scope in &scopes {
+            for kind in KINDS {
+                watch(kind, scope.clone());
+            }
         }
-        Self {
-            client: client.clone(),
-            options,
-            sender,
-            receiver,
-            known,
-            secrets: HashMap::new(),
-            pending: Vec::new(),
-            last_told: None,
+        if let Some(service) = options.published_service.as_ref().filter(|service| !sees(&options.namespaces, service)) {
+            watch(Kind::Service, Scope::One(service.clone()));
         }
+        if options.secrets == SecretsMode::All {
+            for scope in &scopes {
+                watches.start(Kind::Secret, scope);
+                known.insert((Kind::Secret, scope.clone()), Known::default());
+            }
+        }
+        let secrets = WantedSecrets::new(watches, options.secrets, options.namespaces.clone());
+        Self { receiver, _sender: sender, known, secrets, pending: Vec::new(), last_told: None, awaited: false }
     }
 
-    /// The next changes; the first are the full state. Cancel-safe.
+    /// The next changes; the first are the full state. None at all mean: Secrets that were waited for are missing, or late. Cancel-safe.
     pub async fn changes(&mut self) -> Vec<Change> {
         loop {
             let whole = self.known.values().all(|known| known.was_listed() && !known.is_listing());
+            let settled = self.awaited && self.secrets.late_at().is_none_or(|late| late <= Instant::now());
             let due = self.last_told.map_or_else(Instant::now, |told| told + WINDOW);
-            if whole && (!self.pending.is_empty() || self.last_told.is_none()) {
+            if whole && (!self.pending.is_empty() || self.last_told.is_none() || settled) {
                 if Instant::now() >= due && self.receiver.is_empty() {
                     self.last_told = Some(Instant::now());
+                    self.awaited = false;
                     return std::mem::take(&mut self.pending);
                 }
                 if Instant::now() < due {
@@ -103,62 +112,75 @@ impl Source {
                     continue;
                 }
             }
-            let told = self.receiver.recv().await;
-            self.take(told);
+            let late = self.secrets.late_at().filter(|late| self.awaited && *late > Instant::now());
+            tokio::select! {
+                told = self.receiver.recv() => self.take(told),
+                () = tokio::time::sleep_until(late.unwrap_or_else(Instant::now)), if late.is_some() => {}
+            }
         }
     }
 
     fn take(&mut self, told: Option<(Origin, Told)>) {
-        // The source holds a sender itself: the channel never ends.
         let Some((origin, told)) = told else { return };
-        let (kind, known) = match &origin {
-            Origin::Kind(kind) => match self.known.get_mut(kind) {
-                Some(known) => (*kind, known),
-                None => return,
-            },
-            Origin::Secret(key) => match self.secrets.get_mut(key) {
-                Some(secret) => {
-                    if matches!(told, Told::ListEnds | Told::Absent) {
-                        secret.since = None;
+        match origin {
+            Origin::Secret(key) => self.secrets.take(&key, told, &mut self.pending),
+            Origin::Watch(Kind::Secret, scope) => {
+                let Some(known) = self.known.get_mut(&(Kind::Secret, scope)) else { return };
+                match told {
+                    Told::ListBegins => known.begin(),
+                    // What nobody wants is dropped here, contents and all.
+                    Told::Put { key, version, object } if self.secrets.wants(&key) => {
+                        known.put(&key, &version);
+                        self.secrets.put(&key, &version, object, &mut self.pending);
                     }
-                    (Kind::Secret, &mut secret.known)
-                }
-                None => return,
-            },
-        };
-        match told {
-            Told::ListBegins => known.begin(),
-            Told::Put { key, version, object } => {
-                if known.put(&key, &version) {
-                    self.pending.push(Change::Put(object));
+                    Told::Deleted(key) => {
+                        known.remove(&key);
+                        self.secrets.gone(&key, &mut self.pending);
+                    }
+                    Told::ListEnds => known.end().iter().for_each(|key| self.secrets.gone(key, &mut self.pending)),
+                    Told::Put { .. } | Told::Absent => {}
                 }
             }
-            Told::Deleted(key) => {
-                if known.remove(&key) {
-                    self.pending.push(Change::Delete(id(kind, &key)));
-                }
+            Origin::Watch(kind, scope) => {
+                let Some(known) = self.known.get_mut(&(kind, scope)) else { return };
+                take(kind, known, told, &mut self.pending);
             }
-            Told::ListEnds => self.pending.extend(known.end().iter().map(|key| Change::Delete(id(kind, key)))),
-            Told::Absent => self.pending.extend(known.absent().iter().map(|key| Change::Delete(id(kind, key)))),
         }
     }
 
     /// Says which Secrets a translation wants from now on. True if one of them is still on its way, so that changes will follow soon.
     pub fn want(&mut self, wanted: &BTreeSet<Key>) -> bool {
-        let gone: Vec<Key> = self.secrets.keys().filter(|key| !wanted.contains(key)).cloned().collect();
-        for key in gone {
-            if let Some(secret) = self.secrets.remove(&key) {
-                secret.watch.abort();
-                self.pending.push(Change::Delete(id(Kind::Secret, &key)));
-            }
-        }
-        for key in wanted {
-            if !self.secrets.contains_key(key) {
-                let watch = watches::secret(&self.client, key, &self.sender);
-                let secret = WantedSecret { watch, since: Some(Instant::now()), known: Known::default() };
-                self.secrets.insert(key.clone(), secret);
-            }
-        }
-        self.secrets.values().any(|secret| secret.since.is_some_and(|since| since.elapsed() < SECRET_PATIENCE))
+        self.secrets.want(wanted, &mut self.pending);
+        self.awaited = self.secrets.late_at().is_some_and(|late| late > Instant::now());
+        self.awaited
     }
+}
+
+/// What a watch told, as changes.
+pub(crate) fn take(kind: Kind, known: &mut Known, told: Told, pending: &mut Vec<Change>) {
+    match told {
+        Told::ListBegins => known.begin(),
+        Told::Put { key, version, object } => {
+            if known.put(&key, &version) {
+                pending.push(Change::Put(object));
+            }
+        }
+        Told::Deleted(key) => {
+            if known.remove(&key) {
+                pending.push(Change::Delete(id(kind, &key)));
+            }
+        }
+        Told::ListEnds => pending.extend(known.end().iter().map(|key| Change::Delete(id(kind, key)))),
+        Told::Absent => pending.extend(known.absent().iter().map(|key| Change::Delete(id(kind, key)))),
+    }
+}
+
+/// Whether the namespaces that are watched hold an object.
+pub(crate) fn sees(namespaces: &[String], key: &Key) -> bool {
+    namespaces.is_empty() || namespaces.iter().any(|namespace| **namespace == *key.namespace)
+}
+
+/// Whether an object is a Secret of the type `kubernetes.io/tls`.
+pub(crate) fn is_tls(object: &Object) -> bool {
+    matches!(object, Object::Secret(secret) if secret.type_.as_deref() == Some("kubernetes.io/tls"))
 }

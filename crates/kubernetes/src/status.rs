@@ -3,21 +3,21 @@
 //! * Only what every worker of this process serves: the writer follows publications, and writes the conditions of the generation that was
 //!   translated.
 //! * Only when it differs from what the watches told last, by server-side apply with our own field manager.
-//! * Each write is bounded by the time for which we surely lead.
+//! * Each write is bounded by the time for which we surely lead, and names the version of the object that it was drawn from.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use k8s_openapi::{
     api::{core::v1::Service, networking::v1::Ingress},
-    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time},
     jiff::Timestamp,
 };
 use kube::{
-    Api, Client,
+    Api, Client, Resource,
     api::{Patch, PatchParams},
 };
 use penstock_api::ProxyRoute;
@@ -25,7 +25,7 @@ use penstock_translate::{Change, Id, Key, Kind, Object, Report, conditions};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc::UnboundedReceiver, watch};
 
-use crate::Leadership;
+use crate::{KubernetesMetrics, Leadership, events::Events};
 
 /// The field manager of all that we write.
 pub const FIELD_MANAGER: &str = "penstock";
@@ -34,7 +34,9 @@ const WRITE: Duration = Duration::from_secs(5);
 /// Between two writes: at most so many a second that a restart beside thousands of routes does not press the API server.
 const PAUSE: Duration = Duration::from_millis(10);
 /// How often the leadership and failed writes are looked at.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(100);
+/// The least time between two writes of one object's status: another controller that writes the same must not draw us into a race.
+const EACH: Duration = Duration::from_millis(250);
 
 /// Where the addresses in an Ingress's status come from.
 #[derive(Clone, Debug)]
@@ -47,18 +49,34 @@ pub enum StatusAddress {
     Service(Key),
 }
 
-/// Writes status for as long as the process runs.
+/// What to write, and where.
+#[derive(Clone, Debug)]
+pub struct StatusOptions {
+    /// False: only Events are written (`--update-status=false`).
+    pub status: bool,
+    pub address: StatusAddress,
+    /// The name of this process in Events, as in the Lease.
+    pub instance: String,
+}
+
+/// Writes status and Events for as long as the process runs.
 pub struct StatusWriter {
     client: Client,
     leadership: Leadership,
+    status: bool,
     address: StatusAddress,
+    metrics: KubernetesMetrics,
+    events: Events,
     ingresses: BTreeMap<Key, Arc<Ingress>>,
     routes: BTreeMap<Key, Arc<ProxyRoute>>,
     services: BTreeMap<Key, Arc<Service>>,
     dirty: BTreeSet<Id>,
+    /// When the status of an object was written last.
+    written: BTreeMap<Id, Instant>,
     /// Ingresses whose status holds our addresses because we wrote them.
     ours: BTreeSet<Key>,
     led: bool,
+    troubled: bool,
 }
 
 impl std::fmt::Debug for StatusWriter {
@@ -68,17 +86,22 @@ impl std::fmt::Debug for StatusWriter {
 }
 
 impl StatusWriter {
-    pub fn new(client: Client, leadership: Leadership, address: StatusAddress) -> Self {
+    pub fn new(client: Client, leadership: Leadership, options: StatusOptions, metrics: KubernetesMetrics) -> Self {
         Self {
+            events: Events::new(client.clone(), options.instance),
             client,
             leadership,
-            address,
+            status: options.status,
+            address: options.address,
+            metrics,
             ingresses: BTreeMap::new(),
             routes: BTreeMap::new(),
             services: BTreeMap::new(),
             dirty: BTreeSet::new(),
+            written: BTreeMap::new(),
             ours: BTreeSet::new(),
             led: false,
+            troubled: false,
         }
     }
 
@@ -95,14 +118,16 @@ impl StatusWriter {
                     if changed.is_err() {
                         return;
                     }
-                    let now = reports.borrow_and_update().clone();
-                    self.compare(&last, &now);
-                    last = now;
                 }
                 () = tokio::time::sleep(LOOK) => {}
             }
             while let Ok(change) = changes.try_recv() {
                 self.take(change);
+            }
+            if reports.has_changed().unwrap_or(false) || !Arc::ptr_eq(&last, &reports.borrow()) {
+                let now = reports.borrow_and_update().clone();
+                self.compare(&last, &now);
+                last = now;
             }
             let leads = self.leadership.is_leader();
             if leads && !self.led {
@@ -127,15 +152,18 @@ impl StatusWriter {
             Change::Put(Object::ProxyRoute(object)) => drop(self.routes.insert(id.key.clone(), object)),
             Change::Put(Object::Service(object)) if published => drop(self.services.insert(id.key.clone(), object)),
             Change::Put(_) => return,
-            Change::Delete(_) => match id.kind {
-                Kind::Ingress => {
-                    self.ingresses.remove(&id.key);
-                    self.ours.remove(&id.key);
+            Change::Delete(_) => {
+                self.written.remove(&id);
+                match id.kind {
+                    Kind::Ingress => {
+                        self.ingresses.remove(&id.key);
+                        self.ours.remove(&id.key);
+                    }
+                    Kind::ProxyRoute => drop(self.routes.remove(&id.key)),
+                    Kind::Service if published => drop(self.services.remove(&id.key)),
+                    _ => return,
                 }
-                Kind::ProxyRoute => drop(self.routes.remove(&id.key)),
-                Kind::Service if published => drop(self.services.remove(&id.key)),
-                _ => return,
-            },
+            }
         }
         if published {
             self.all_dirty();
@@ -166,31 +194,111 @@ impl StatusWriter {
 
     async fn write(&mut self, report: &Report) {
         let addresses = self.addresses();
-        for id in std::mem::take(&mut self.dirty) {
-            let Some(body) = (match id.kind {
+        let mut later = BTreeSet::new();
+        let mut problems = Vec::new();
+        while let Some(id) = self.dirty.pop_first() {
+            if report.objects.get(&id.object_ref()).is_some_and(|object| object.problems().next().is_some()) {
+                problems.push(id.clone());
+            } else {
+                self.events.forget(&id);
+            }
+            let body = match id.kind {
+                _ if !self.status => None,
                 Kind::Ingress => self.ingress(&id, report, &addresses),
                 _ => self.route(&id, report),
-            }) else {
+            };
+            let Some(body) = body else { continue };
+            if self.written.get(&id).is_some_and(|written| written.elapsed() < EACH) {
+                later.insert(id);
                 continue;
-            };
+            }
             let Some(left) = self.leadership.valid_for() else {
-                self.dirty.insert(id);
-                return;
+                later.insert(id);
+                break;
             };
-            match tokio::time::timeout(left.min(WRITE), self.patch(&id, &body)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(kube::Error::Api(status))) if status.is_not_found() => {}
+            let answer = tokio::time::timeout(left.min(WRITE), self.patch(&id, &body)).await;
+            match answer {
+                Ok(Ok(())) => {
+                    self.metrics.status_writes.inc();
+                    self.troubled = false;
+                    self.wrote(&id, &body);
+                }
+                // Gone, or changed since: the watch tells what is there now.
+                Ok(Err(kube::Error::Api(status))) if status.is_not_found() || status.is_conflict() => {}
                 failed => {
-                    let error = failed.map_or_else(
-                        |_| "no answer in time".to_owned(),
-                        |result| result.map_or_else(|error| error.to_string(), |()| String::new()),
-                    );
-                    tracing::warn!(object = %id.object_ref(), error, "the status could not be written; it is tried again");
-                    self.dirty.insert(id);
-                    return;
+                    let one = matches!(&failed, Ok(Err(kube::Error::Api(_))));
+                    self.failed(&id, "the status", failed);
+                    later.insert(id);
+                    if !one {
+                        break;
+                    }
                 }
             }
             tokio::time::sleep(PAUSE).await;
+        }
+        self.dirty.append(&mut later);
+        for id in problems {
+            if !self.write_events(&id, report).await {
+                self.dirty.insert(id);
+            }
+        }
+    }
+
+    /// False: it is to be tried again.
+    async fn write_events(&mut self, id: &Id, report: &Report) -> bool {
+        let Some(object) = report.objects.get(&id.object_ref()) else { return true };
+        let (about, news) = match id.kind {
+            Kind::Ingress => match self.ingresses.get(&id.key) {
+                Some(ingress) => (ingress.object_ref(&()), self.events.news(id, &**ingress, object.problems())),
+                None => return true,
+            },
+            _ => match self.routes.get(&id.key) {
+                Some(route) => (route.object_ref(&()), self.events.news(id, &**route, object.problems())),
+                None => return true,
+            },
+        };
+        for (number, problem) in news {
+            let Some(left) = self.leadership.valid_for() else { return false };
+            let answer = tokio::time::timeout(left.min(WRITE), self.events.write(id, about.clone(), number, problem)).await;
+            match answer {
+                Ok(Ok(new)) => {
+                    self.troubled = false;
+                    self.metrics.events.inc_by(u64::from(new));
+                }
+                failed => {
+                    self.failed(id, "an Event", failed);
+                    return false;
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        true
+    }
+
+    fn failed<T>(&mut self, id: &Id, what: &str, failed: Result<Result<T, kube::Error>, tokio::time::error::Elapsed>) {
+        self.metrics.write_failures.inc();
+        let error = match failed {
+            Ok(Err(error)) => error.to_string(),
+            Ok(Ok(_)) | Err(_) => "no answer in time".to_owned(),
+        };
+        if self.troubled {
+            tracing::debug!(object = %id.object_ref(), error, "{what} could not be written");
+        } else {
+            self.troubled = true;
+            tracing::warn!(object = %id.object_ref(), error, "{what} could not be written; it is tried again, and nothing more is said until it succeeds");
+        }
+    }
+
+    /// Takes note of what was written.
+    fn wrote(&mut self, id: &Id, body: &Value) {
+        self.written.insert(id.clone(), Instant::now());
+        if id.kind == Kind::Ingress {
+            let empty = body.pointer("/status/loadBalancer/ingress").and_then(Value::as_array).is_none_or(Vec::is_empty);
+            if empty {
+                self.ours.remove(&id.key);
+            } else {
+                self.ours.insert(id.key.clone());
+            }
         }
     }
 
@@ -210,7 +318,7 @@ impl StatusWriter {
     }
 
     /// `status.loadBalancer.ingress` as it should be, if it is not so already.
-    fn ingress(&mut self, id: &Id, report: &Report, addresses: &[Value]) -> Option<Value> {
+    fn ingress(&self, id: &Id, report: &Report, addresses: &[Value]) -> Option<Value> {
         let ingress = self.ingresses.get(&id.key)?;
         let served = report.objects.contains_key(&id.object_ref());
         if matches!(self.address, StatusAddress::None) || (!served && !self.ours.contains(&id.key)) {
@@ -230,13 +338,9 @@ impl StatusWriter {
         if current == wanted {
             return None;
         }
-        if served {
-            self.ours.insert(id.key.clone());
-        } else {
-            self.ours.remove(&id.key);
-        }
         Some(json!({
-            "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": { "name": id.key.name, "namespace": id.key.namespace },
+            "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+            "metadata": metadata(id, &ingress.metadata),
             "status": { "loadBalancer": { "ingress": wanted } },
         }))
     }
@@ -267,7 +371,8 @@ impl StatusWriter {
             .collect();
         (wanted != current).then(|| {
             json!({
-                "apiVersion": "penstock.dev/v1alpha1", "kind": "ProxyRoute", "metadata": { "name": id.key.name, "namespace": id.key.namespace },
+                "apiVersion": "penstock.dev/v1alpha1", "kind": "ProxyRoute",
+                "metadata": metadata(id, &route.metadata),
                 "status": { "conditions": wanted },
             })
         })
@@ -283,6 +388,11 @@ impl StatusWriter {
         };
         texts.iter().map(|text| entry(text)).collect()
     }
+}
+
+/// With the version that the status was drawn from: whoever stood still, and wakes when another leads, finds that it is not the last.
+fn metadata(id: &Id, known: &ObjectMeta) -> Value {
+    json!({ "name": id.key.name, "namespace": id.key.namespace, "resourceVersion": known.resource_version, "uid": known.uid })
 }
 
 /// As ingress-nginx reads `--publish-service`: by the Service's type.

@@ -17,7 +17,9 @@ use kube::{
 use penstock_api::ProxyRoute;
 use penstock_translate::{Id, Key, Kind, Object};
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::{sync::mpsc::UnboundedSender, task::AbortHandle};
+
+use crate::KubernetesMetrics;
 
 /// What a watch tells.
 #[derive(Debug)]
@@ -34,50 +36,130 @@ pub(crate) enum Told {
     Absent,
 }
 
+/// Of which objects of a kind a watch tells.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Scope {
+    All,
+    Namespace(Arc<str>),
+    One(Key),
+}
+
 /// Where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Origin {
-    Kind(Kind),
-    /// The watch of one Secret by its name.
+    Watch(Kind, Scope),
+    /// What was asked of one Secret by its name.
     Secret(Key),
 }
-
-pub(crate) type Sender = UnboundedSender<(Origin, Told)>;
 
 /// How often a kind that is not installed is looked for. Installing a CRD is a rare act, and a look is cheap.
 const LOOK_FOR_KIND: Duration = Duration::from_secs(5);
 
-/// Watches one kind in all namespaces or some.
-pub(crate) fn start(client: &Client, kind: Kind, namespaces: &[String], sender: &Sender) {
-    match kind {
-        Kind::Ingress => namespaced::<Ingress>(client, kind, namespaces, sender, Object::Ingress),
-        Kind::Service => namespaced::<Service>(client, kind, namespaces, sender, Object::Service),
-        Kind::EndpointSlice => namespaced::<EndpointSlice>(client, kind, namespaces, sender, Object::EndpointSlice),
-        Kind::ProxyRoute => namespaced::<ProxyRoute>(client, kind, namespaces, sender, Object::ProxyRoute),
-        Kind::IngressClass => spawn(Api::<IngressClass>::all(client.clone()), kind, sender, Object::IngressClass),
-        // Secrets are watched by name, when they are wanted.
-        Kind::Secret => {}
+/// What starts watches.
+#[derive(Clone)]
+pub(crate) struct Watches {
+    pub(crate) client: Client,
+    pub(crate) sender: UnboundedSender<(Origin, Told)>,
+    pub(crate) metrics: KubernetesMetrics,
+}
+
+impl Watches {
+    pub(crate) fn start(&self, kind: Kind, scope: &Scope) {
+        match kind {
+            Kind::Ingress => self.namespaced::<Ingress>(kind, scope, Object::Ingress),
+            Kind::Service => self.namespaced::<Service>(kind, scope, Object::Service),
+            Kind::EndpointSlice => self.namespaced::<EndpointSlice>(kind, scope, Object::EndpointSlice),
+            Kind::ProxyRoute => self.namespaced::<ProxyRoute>(kind, scope, Object::ProxyRoute),
+            // Of all Secrets only those with certificates; others are watched by name when they are wanted.
+            Kind::Secret => self.namespaced::<Secret>(kind, scope, Object::Secret),
+            Kind::IngressClass => {
+                let api = Api::<IngressClass>::all(self.client.clone());
+                self.spawn(api, watcher::Config::default(), Origin::Watch(kind, scope.clone()), Object::IngressClass);
+            }
+        }
+    }
+
+    /// Watches one Secret by its name, so that RBAC with `resourceNames` suffices (verbs list and watch).
+    pub(crate) fn secret(&self, key: &Key) -> AbortHandle {
+        let api = Api::<Secret>::namespaced(self.client.clone(), &key.namespace);
+        self.spawn(api, named(key), Origin::Secret(key.clone()), Object::Secret)
+    }
+
+    /// Reads one Secret once. That it is not there, or cannot be read, is told as [`Told::Absent`].
+    pub(crate) fn read_secret(&self, key: &Key) -> AbortHandle {
+        let api = Api::<Secret>::namespaced(self.client.clone(), &key.namespace);
+        let (key, sender) = (key.clone(), self.sender.clone());
+        let reading = async move {
+            let told = match api.get_opt(&key.name).await {
+                Ok(Some(mut secret)) => {
+                    trim(&mut secret);
+                    let version = secret.resource_version().unwrap_or_default();
+                    Told::Put { key: key.clone(), version, object: Object::Secret(Arc::new(secret)) }
+                }
+                Ok(None) | Err(_) => Told::Absent,
+            };
+            let _ = sender.send((Origin::Secret(key), told));
+        };
+        tokio::spawn(reading).abort_handle()
+    }
+
+    fn namespaced<K>(&self, kind: Kind, scope: &Scope, wrap: fn(Arc<K>) -> Object)
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope> + Watched,
+    {
+        let mut config = watcher::Config::default();
+        let api = match scope {
+            Scope::All => Api::<K>::all(self.client.clone()),
+            Scope::Namespace(namespace) => Api::<K>::namespaced(self.client.clone(), namespace),
+            Scope::One(key) => {
+                config = named(key);
+                Api::<K>::namespaced(self.client.clone(), &key.namespace)
+            }
+        };
+        if kind == Kind::Secret {
+            config = config.fields("type=kubernetes.io/tls");
+        }
+        self.spawn(api, config, Origin::Watch(kind, scope.clone()), wrap);
+    }
+
+    fn spawn<K: Watched>(&self, api: Api<K>, config: watcher::Config, origin: Origin, wrap: fn(Arc<K>) -> Object) -> AbortHandle {
+        tokio::spawn(follow(api, config, origin, self.clone(), wrap)).abort_handle()
     }
 }
 
-/// Watches one Secret by its name, so that RBAC with `resourceNames` suffices (verbs list and watch).
-pub(crate) fn secret(client: &Client, key: &Key, sender: &Sender) -> tokio::task::AbortHandle {
-    let api = Api::<Secret>::namespaced(client.clone(), &key.namespace);
-    let config = watcher::Config::default().fields(&format!("metadata.name={}", key.name));
-    let task = follow(api, config, Origin::Secret(key.clone()), sender.clone(), Object::Secret);
-    tokio::spawn(task).abort_handle()
+fn named(key: &Key) -> watcher::Config {
+    watcher::Config::default().fields(&format!("metadata.name={}", key.name))
 }
 
-/// One namespace is watched by itself, so that rights in it suffice. Several are watched as all; translation leaves the others out.
-fn namespaced<K>(client: &Client, kind: Kind, namespaces: &[String], sender: &Sender, wrap: fn(Arc<K>) -> Object)
-where
-    K: Resource<Scope = k8s_openapi::NamespaceResourceScope> + Watched,
-{
-    let api = match namespaces {
-        [one] => Api::<K>::namespaced(client.clone(), one),
-        _ => Api::<K>::all(client.clone()),
-    };
-    spawn(api, kind, sender, wrap);
+fn trim<K: Resource>(object: &mut K) {
+    object.managed_fields_mut().clear();
+    object.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
+}
+
+/// Counts a watch as interrupted for as long as it is.
+#[derive(Debug)]
+struct Trouble {
+    metrics: KubernetesMetrics,
+    counted: bool,
+}
+
+impl Trouble {
+    fn set(&mut self, interrupted: bool) {
+        if interrupted != self.counted {
+            self.counted = interrupted;
+            if interrupted {
+                self.metrics.watches_interrupted.inc();
+            } else {
+                self.metrics.watches_interrupted.dec();
+            }
+        }
+    }
+}
+
+impl Drop for Trouble {
+    fn drop(&mut self) {
+        self.set(false);
+    }
 }
 
 /// What every watched type can do.
@@ -85,18 +167,13 @@ pub(crate) trait Watched: Resource<DynamicType = ()> + Clone + DeserializeOwned 
 
 impl<K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static> Watched for K {}
 
-fn spawn<K: Watched>(api: Api<K>, kind: Kind, sender: &Sender, wrap: fn(Arc<K>) -> Object) {
-    tokio::spawn(follow(api, watcher::Config::default(), Origin::Kind(kind), sender.clone(), wrap));
-}
-
-async fn follow<K: Watched>(api: Api<K>, config: watcher::Config, origin: Origin, sender: Sender, wrap: fn(Arc<K>) -> Object) {
+async fn follow<K: Watched>(api: Api<K>, config: watcher::Config, origin: Origin, watches: Watches, wrap: fn(Arc<K>) -> Object) {
     let plural = K::plural(&());
+    let sender = watches.sender;
+    let mut trouble = Trouble { metrics: watches.metrics, counted: false };
     let mut troubled = false;
     let mut absent = false;
-    let stream = watcher(api, config).default_backoff().modify(|object| {
-        object.managed_fields_mut().clear();
-        object.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
-    });
+    let stream = watcher(api, config).default_backoff().modify(trim);
     let mut stream = std::pin::pin!(stream);
     while let Some(event) = stream.next().await {
         let told = match event {
@@ -111,6 +188,7 @@ async fn follow<K: Watched>(api: Api<K>, config: watcher::Config, origin: Origin
                     tracing::warn!(resource = %plural, error = %one_line(&error), "the watch is interrupted; what was known serves on");
                 }
                 troubled = true;
+                trouble.set(!absent);
                 if absent {
                     tokio::time::sleep(LOOK_FOR_KIND).await;
                 }
@@ -121,6 +199,7 @@ async fn follow<K: Watched>(api: Api<K>, config: watcher::Config, origin: Origin
         if troubled && matches!(told, Event::InitDone | Event::Apply(_) | Event::Delete(_)) {
             troubled = false;
             absent = false;
+            trouble.set(false);
             tracing::info!(resource = %plural, "the watch goes on");
         }
         let told = match told {

@@ -1,0 +1,212 @@
+//! The controller against a real API server: apply, edit, delete, re-create; status; a broken object beside the others.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::{
+    cluster::{Cluster, ClusterOptions},
+    support::{Backend, Penstock, WebSocket, eventually, served_certificate},
+};
+
+/// How long a change may take to be live.
+const LIVE: Duration = Duration::from_secs(1);
+
+pub const CLASSES: &str = "
+apiVersion: networking.k8s.io/v1
+kind: IngressClass
+metadata: {name: penstock}
+spec: {controller: penstock.dev/ingress-controller}
+---
+apiVersion: networking.k8s.io/v1
+kind: IngressClass
+metadata: {name: nginx}
+spec: {controller: k8s.io/ingress-nginx}
+";
+
+/// A Service without selector and the one slice that fills it.
+pub fn service(name: &str, backend: &Backend) -> String {
+    let (address, port) = (backend.address.ip(), backend.address.port());
+    format!(
+        "
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}}}
+spec: {{ports: [{{name: http, port: 80, targetPort: {port}}}]}}
+---
+{}",
+        slice(name, &[&address.to_string()], port)
+    )
+}
+
+pub fn slice(name: &str, addresses: &[&str], port: u16) -> String {
+    let endpoints: Vec<_> =
+        addresses.iter().map(|address| format!("{{addresses: [{address}], conditions: {{ready: true}}}}")).collect();
+    format!(
+        "
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {name}-1, labels: {{kubernetes.io/service-name: {name}}}}}
+addressType: IPv4
+ports: [{{name: http, port: {port}, protocol: TCP}}]
+endpoints: [{}]
+",
+        endpoints.join(", ")
+    )
+}
+
+pub fn ingress(name: &str, host: &str, path: &str, service: &str) -> String {
+    format!(
+        "
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {{name: {name}}}
+spec:
+  ingressClassName: penstock
+  tls: [{{hosts: [{host}], secretName: {name}-tls}}]
+  rules: [{{host: {host}, http: {{paths: [{{path: {path}, pathType: Prefix, backend: {{service: {{name: {service}, port: {{number: 80}}}}}}}}]}}}}]
+"
+    )
+}
+
+/// A Secret with a fresh certificate for a name; gives the certificate too.
+pub fn tls_secret(name: &str, host: &str) -> (String, Vec<u8>) {
+    let made = rcgen::generate_simple_self_signed(vec![host.to_owned()]).unwrap();
+    let indent = |pem: String| pem.replace('\n', "\n    ");
+    let secret = format!(
+        "
+apiVersion: v1
+kind: Secret
+metadata: {{name: {name}}}
+type: kubernetes.io/tls
+stringData:
+  tls.crt: |
+    {}
+  tls.key: |
+    {}
+",
+        indent(made.cert.pem()),
+        indent(made.signing_key.serialize_pem())
+    );
+    (secret, made.cert.der().to_vec())
+}
+
+/// A controller as administrator of the cluster.
+pub fn controller(cluster: &Cluster, more: &[&str]) -> Penstock {
+    let kubeconfig = cluster.kubeconfig();
+    let mut arguments = vec!["controller", "--kubeconfig", kubeconfig.to_str().unwrap(), "--publish-status-address", "192.0.2.7"];
+    arguments.extend(more);
+    Penstock::start(&arguments)
+}
+
+/// Waits for it, and says how long it took; no longer than a change may take.
+fn live<T>(what: &str, check: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    let found = eventually(what, check);
+    let took = started.elapsed();
+    println!("{what}: {took:?}");
+    assert!(took < LIVE, "{what}: {took:?}");
+    found
+}
+
+/// The condition of a ProxyRoute: its status and reason.
+fn condition(cluster: &Cluster, name: &str, kind: &str) -> Option<(String, String)> {
+    let route = cluster.get("ProxyRoute", "default", name)?;
+    let conditions = route["status"]["conditions"].as_array()?.clone();
+    let found = conditions.into_iter().find(|condition| condition["type"] == kind)?;
+    assert_eq!(found["observedGeneration"], route["metadata"]["generation"], "{found}");
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    Some((text(&found["status"]), text(&found["reason"])))
+}
+
+#[test]
+fn what_is_applied_is_served_within_a_second_and_at_once_when_the_status_says_so() {
+    let (one, two) = (Backend::start_outside("one"), Backend::start_outside("two"));
+    let cluster = Cluster::start(ClusterOptions::default());
+    cluster.apply(CLASSES);
+    let penstock = controller(&cluster, &["--allow-external-backends", "--election-ttl", "3s"]);
+    let (secret, certificate) = tls_secret("shop-tls", "shop.test");
+
+    cluster.apply(&secret);
+    cluster.apply(&service("one", &one));
+    cluster.apply(&service("two", &two));
+    cluster.apply(&ingress("shop", "shop.test", "/", "one"));
+    // The first write of status waits for the election.
+    let address =
+        || cluster.get("Ingress", "default", "shop")?["status"]["loadBalancer"]["ingress"][0]["ip"].as_str().map(ToOwned::to_owned);
+    assert_eq!(eventually("the status shows an address", address), "192.0.2.7");
+    assert_eq!(penstock.get("shop.test", "/"), (200, "one".to_owned()), "at once when the status shows an address");
+    assert!(served_certificate(penstock.https, "shop.test") == certificate, "not its certificate");
+    let mut socket = WebSocket::open(penstock.http, "shop.test");
+    socket.echo("open");
+
+    cluster.apply(&ingress("shop", "shop.test", "/", "two"));
+    live("an edit of an Ingress", || (penstock.get("shop.test", "/").1 == "two").then_some(()));
+    cluster.delete("Ingress", "default", "shop");
+    live("a deletion", || (penstock.get("shop.test", "/").0 == 404).then_some(()));
+    for round in 0..5 {
+        // Whoever sees the address may send a request at once.
+        cluster.apply(&ingress("shop", "shop.test", "/", "one"));
+        live("an Ingress made again, to its status", address);
+        assert_eq!(penstock.get("shop.test", "/"), (200, "one".to_owned()), "round {round}");
+        assert!(served_certificate(penstock.https, "shop.test") == certificate, "round {round}");
+        cluster.delete("Ingress", "default", "shop");
+        live("its deletion", || (penstock.get("shop.test", "/").0 == 404).then_some(()));
+    }
+    cluster.apply(&ingress("shop", "shop.test", "/", "one"));
+    live("the Ingress", || (penstock.get("shop.test", "/").1 == "one").then_some(()));
+    let (secret, renewed) = tls_secret("shop-tls", "shop.test");
+    cluster.apply(&secret);
+    live("a renewed certificate", || (served_certificate(penstock.https, "shop.test") == renewed).then_some(()));
+    cluster.apply(&slice("one", &[&two.address.ip().to_string()], two.address.port()));
+    live("other endpoints", || (penstock.get("shop.test", "/").1 == "two").then_some(()));
+
+    let route = |value: &str| {
+        format!(
+            "apiVersion: penstock.dev/v1alpha1\nkind: ProxyRoute\nmetadata: {{name: r}}\nspec: {{hosts: [r.test], rules: [{{backends: [{value}]}}]}}\n"
+        )
+    };
+    cluster.apply(&route("{service: {name: two, port: 80}}"));
+    live("a ProxyRoute", || (penstock.get("r.test", "/").1 == "two").then_some(()));
+    live("its condition", || (condition(&cluster, "r", "Programmed")?.0 == "True").then_some(()));
+    cluster.apply(&route(&format!("{{url: \"{}\"}}", one.url())));
+    live("an edit of a ProxyRoute", || (penstock.get("r.test", "/").1 == "one").then_some(()));
+    let bodies = cluster.kubectl(&["get", "pr"]);
+    assert!(bodies.contains("HOSTS") && bodies.contains("r.test"), "{bodies}");
+
+    // Broken objects beside them.
+    cluster.apply(
+        &route("{service: {name: nowhere, port: 80}}").replace("{name: r}", "{name: broken}").replace("r.test", "broken.test"),
+    );
+    live("a broken ProxyRoute says so", || (condition(&cluster, "broken", "ResolvedRefs")?.0 == "False").then_some(()));
+    let broken = ingress("broken", "shop.test", "/new", "one").replace(
+        "metadata: {name: broken}",
+        "metadata: {name: broken, annotations: {penstock.dev/no-such-thing: x, nginx.ingress.kubernetes.io/proxy-connect-timeout: soon}}",
+    );
+    cluster.apply(&broken);
+    let events = || {
+        let events = cluster.list("/apis/events.k8s.io/v1/namespaces/default/events");
+        events
+            .into_iter()
+            .filter(|event| event["regarding"]["name"] == "broken" && event["regarding"]["kind"] == "Ingress")
+            .collect::<Vec<_>>()
+    };
+    for name in ["penstock.dev/no-such-thing", "nginx.ingress.kubernetes.io/proxy-connect-timeout"] {
+        let event = live("an Event names the annotation", || {
+            events().into_iter().find(|event| event["note"].as_str().is_some_and(|note| note.contains(name)))
+        });
+        assert_eq!(
+            (event["type"].as_str(), event["reportingController"].as_str()),
+            (Some("Warning"), Some("penstock.dev/controller")),
+            "{event}"
+        );
+    }
+    assert_eq!(penstock.get("shop.test", "/").0, 200);
+    assert_eq!(penstock.get("r.test", "/").0, 200);
+    cluster.apply(&ingress("other", "other.test", "/", "one"));
+    live("another Ingress", || (penstock.get("other.test", "/").0 == 200).then_some(()));
+    let notes: Vec<_> = events().iter().map(|event| event["note"].to_string()).collect();
+    let distinct: std::collections::BTreeSet<_> = notes.iter().collect();
+    assert_eq!(distinct.len(), notes.len(), "a problem is told once: {notes:?}");
+    socket.echo("still open, after all this");
+}
