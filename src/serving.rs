@@ -11,6 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -29,6 +30,9 @@ use crate::{
 
 /// Threads of the control side: one may be busy translating while the other answers probes and scrapes.
 const CONTROL_THREADS: usize = 2;
+
+/// How long those who follow the end may take beyond the drain.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// Where a process stands.
 #[derive(Clone, Debug)]
@@ -59,7 +63,7 @@ pub struct Surroundings {
     pub changes: tokio::sync::mpsc::UnboundedReceiver<Change>,
     /// The report of what every worker serves.
     pub reports: tokio::sync::watch::Receiver<Arc<penstock_translate::Report>>,
-    /// True once the end began.
+    /// True once the end began. The process waits a little until it is dropped.
     pub ending: tokio::sync::watch::Receiver<bool>,
 }
 
@@ -123,6 +127,8 @@ where
             _ = terminate.recv() => plane.stop_now(),
             _ = interrupt.recv() => plane.stop_now(),
         }
+        // Whoever follows the end has things to put in order, such as the Lease.
+        let _ = tokio::time::timeout(FAREWELL, end.closed()).await;
         anyhow::Ok(ExitCode::SUCCESS)
     })?;
     // Watches and scrapes that are still open need no farewell.

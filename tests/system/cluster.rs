@@ -80,6 +80,19 @@ pub fn binaries() -> PathBuf {
         .clone()
 }
 
+/// Helm, for charts.
+pub fn helm() -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let offered = std::env::var_os("HELM").map(PathBuf::from).into_iter();
+    let found = offered.chain(std::env::split_paths(&path).map(|dir| dir.join("helm"))).find(|helm| helm.exists());
+    found.unwrap_or_else(|| {
+        let output =
+            Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/build")).stderr(Stdio::inherit()).output().unwrap();
+        assert!(output.status.success(), "tests/cluster/build failed");
+        PathBuf::from(String::from_utf8(output.stdout).unwrap().trim()).join("helm")
+    })
+}
+
 impl Cluster {
     pub fn start(options: ClusterOptions) -> Self {
         static TURN: Mutex<()> = Mutex::new(());

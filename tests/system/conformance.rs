@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     cluster::{Cluster, ClusterOptions},
-    kubernetes::{CLASSES, controller, service, tls_secret},
+    manifests::{CLASSES, controller, service, tls_secret},
     support::{Backend, Penstock, eventually, https_request, request, served_certificate},
 };
 
@@ -171,7 +171,7 @@ fn the_thirty_scenarios_of_ingress_conformance() {
     // Ten pods of one Service, each with an address of its own.
     let pods: Vec<_> = (0..10).map(|number| Backend::echo(&format!("pod-{number}"))).collect();
     for (number, pod) in pods.iter().enumerate() {
-        let slice = crate::kubernetes::slice("echo", &[&pod.address.ip().to_string()], pod.address.port());
+        let slice = crate::manifests::slice("echo", &[&pod.address.ip().to_string()], pod.address.port());
         cluster.apply(&slice.replace("name: echo-1", &format!("name: echo-{}", number + 1)));
     }
     let ask = || request(penstock.http, "GET / HTTP/1.1\r\nHost: some-host\r\nConnection: close\r\n\r\n");

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::{
     cluster::{Cluster, ClusterOptions, object_path, objects},
-    kubernetes::{CLASSES, controller, ingress, service, tls_secret},
+    manifests::{CLASSES, controller, ingress, service, tls_secret},
     streams::{self, Account, StreamBackend},
     support::{Backend, Penstock, connect, eventually, served_certificate},
 };
@@ -58,7 +58,7 @@ spec:
 fn stream_service(name: &str, address: std::net::SocketAddr, empty: bool) -> String {
     let endpoints = if empty { vec![] } else { vec![address.ip().to_string()] };
     let endpoints: Vec<_> = endpoints.iter().map(String::as_str).collect();
-    crate::kubernetes::slice(name, &endpoints, address.port())
+    crate::manifests::slice(name, &endpoints, address.port())
 }
 
 /// What requests of a route that is edited may be answered meanwhile.
@@ -310,7 +310,7 @@ fn a_thousand_changes_and_an_outage_cut_nothing_and_lose_nothing() {
                     others.remove(&name);
                     steps.push(Step::Delete("Ingress", name));
                 }
-                1 => steps.push(Step::Apply(crate::kubernetes::slice("churn", &["10.1.2.3", "10.1.2.4"][..=(batch % 2)], 8000 + number as u16))),
+                1 => steps.push(Step::Apply(crate::manifests::slice("churn", &["10.1.2.3", "10.1.2.4"][..=(batch % 2)], 8000 + number as u16))),
                 2 => steps.push(Step::Apply(format!(
                     "apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {{name: class-{number}, annotations: {{round: \"{batch}\"}}}}\nspec: {{controller: penstock.dev/ingress-controller}}\n"
                 ))),

@@ -3,7 +3,8 @@
 //! Promises:
 //! * The first changes come only once every kind was listed whole: a full state.
 //! * While any list is read again, after an outage, nothing is told; then what differs, at once. There is no state in between.
-//! * The first change after quiet comes at once, those that follow within a short window together.
+//! * The first change after quiet comes at once; those that follow are gathered for a few times as long as the last ones took to
+//!   translate and publish, so that a flood of changes never takes more than a share of a core.
 //! * Of Secrets only those that a translation wants are kept. Contents are never logged.
 
 use std::{
@@ -35,8 +36,14 @@ pub struct SourceOptions {
     pub published_service: Option<Key>,
 }
 
-/// How long changes that follow one another are gathered.
-const WINDOW: Duration = Duration::from_millis(50);
+/// How often the time that the last changes took passes before the next are told: at most a fifth of a core goes into translation.
+const GATHERING: u32 = 4;
+
+/// The shortest time in which changes are gathered: an object and those it needs are often written in one go.
+const SHORTEST_GATHERING: Duration = Duration::from_millis(5);
+
+/// The longest, so that a change is live within a second even where a table is huge.
+const LONGEST_GATHERING: Duration = Duration::from_millis(250);
 
 const KINDS: [Kind; 4] = [Kind::Ingress, Kind::ProxyRoute, Kind::Service, Kind::EndpointSlice];
 
@@ -49,6 +56,8 @@ pub struct Source {
     secrets: WantedSecrets,
     pending: Vec<Change>,
     last_told: Option<Instant>,
+    /// From when on changes may be told again; unknown while the last ones are being translated.
+    due: Option<Instant>,
     /// Somebody waits for Secrets, and is to be told when they are here, or will not come.
     awaited: bool,
 }
@@ -89,18 +98,22 @@ impl Source {
             }
         }
         let secrets = WantedSecrets::new(watches, options.secrets, options.namespaces.clone());
-        Self { receiver, _sender: sender, known, secrets, pending: Vec::new(), last_told: None, awaited: false }
+        Self { receiver, _sender: sender, known, secrets, pending: Vec::new(), last_told: None, due: None, awaited: false }
     }
 
     /// The next changes; the first are the full state. None at all mean: Secrets that were waited for are missing, or late. Cancel-safe.
     pub async fn changes(&mut self) -> Vec<Change> {
+        let due = *self.due.get_or_insert_with(|| {
+            let now = Instant::now();
+            self.last_told.map_or(now, |told| now + (GATHERING * (now - told)).clamp(SHORTEST_GATHERING, LONGEST_GATHERING))
+        });
         loop {
             let whole = self.known.values().all(|known| known.was_listed() && !known.is_listing());
             let settled = self.awaited && self.secrets.late_at().is_none_or(|late| late <= Instant::now());
-            let due = self.last_told.map_or_else(Instant::now, |told| told + WINDOW);
             if whole && (!self.pending.is_empty() || self.last_told.is_none() || settled) {
                 if Instant::now() >= due && self.receiver.is_empty() {
                     self.last_told = Some(Instant::now());
+                    self.due = None;
                     self.awaited = false;
                     return std::mem::take(&mut self.pending);
                 }
