@@ -17,7 +17,7 @@ use std::{
 };
 
 /// How long anything may take that should be quick: generous, since machines are shared.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until `check` gives something, looking often.
 pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {

@@ -3,6 +3,7 @@
 //! What objects mean is `penstock-translate`'s; who serves them is not known here.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
+mod backoff;
 mod client;
 mod events;
 mod known;

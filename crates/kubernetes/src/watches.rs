@@ -19,7 +19,7 @@ use penstock_translate::{Id, Key, Kind, Object};
 use serde::de::DeserializeOwned;
 use tokio::{sync::mpsc::UnboundedSender, task::AbortHandle};
 
-use crate::KubernetesMetrics;
+use crate::{KubernetesMetrics, backoff::WatchBackoff};
 
 /// What a watch tells.
 #[derive(Debug)]
@@ -173,7 +173,7 @@ async fn follow<K: Watched>(api: Api<K>, config: watcher::Config, origin: Origin
     let mut trouble = Trouble { metrics: watches.metrics, counted: false };
     let mut troubled = false;
     let mut absent = false;
-    let stream = watcher(api, config).default_backoff().modify(trim);
+    let stream = watcher(api, config).backoff(WatchBackoff::default()).modify(trim);
     let mut stream = std::pin::pin!(stream);
     while let Some(event) = stream.next().await {
         let told = match event {
