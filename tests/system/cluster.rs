@@ -262,6 +262,8 @@ impl Cluster {
         let mut arguments = vec![
             format!("--etcd-servers=http://127.0.0.1:{}", self.ports.etcd),
             "--bind-address=127.0.0.1".to_owned(),
+            // Without a default route, as in a namespace of a test, it finds none itself.
+            "--advertise-address=127.0.0.1".to_owned(),
             format!("--secure-port={}", self.ports.api),
             format!("--tls-cert-file={}", file("apiserver.crt")),
             format!("--tls-private-key-file={}", file("apiserver.key")),

@@ -9,6 +9,7 @@ mod kubernetes;
 mod manifests;
 mod one_address;
 mod rbac;
+mod recorded;
 mod replicas;
 mod streams;
 mod support;

@@ -46,6 +46,46 @@ pub fn free_port() -> u16 {
     }
 }
 
+/// A network namespace with these addresses on its loopback device; gone when dropped.
+pub struct Netns {
+    pub name: String,
+}
+
+impl Netns {
+    pub fn with(purpose: &str, addresses: &[&str]) -> Self {
+        let name = format!("penstock-{purpose}-{}", std::process::id());
+        let ip = |arguments: &[&str]| {
+            let done = Command::new("ip").args(arguments).output().expect("`ip` runs; Debian has it in iproute2");
+            assert!(
+                done.status.success(),
+                "ip {}: {}; network namespaces need root",
+                arguments.join(" "),
+                String::from_utf8_lossy(&done.stderr).trim()
+            );
+        };
+        ip(&["netns", "add", &name]);
+        let namespace = Self { name };
+        ip(&["-n", &namespace.name, "link", "set", "lo", "up"]);
+        for address in addresses {
+            ip(&["-n", &namespace.name, "address", "add", address, "dev", "lo"]);
+        }
+        namespace
+    }
+
+    /// A program that will run in it, with the file systems of this process.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.name)).arg(program);
+        command
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "delete", &self.name]).status();
+    }
+}
+
 /// A running `penstock`; killed when dropped.
 pub struct Penstock {
     child: Child,
@@ -66,12 +106,25 @@ impl Penstock {
 
     /// Starts it; it may be a while until it serves.
     pub fn spawn(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let state = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_penstock"));
+        command.args(arguments).envs(environment.iter().copied());
         let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let mut child = Command::new(env!("CARGO_BIN_EXE_penstock"))
-            .args(arguments)
-            .envs(environment.iter().copied())
-            .args(["--http", "127.0.0.1:0", "--https", "127.0.0.1:0", "--admin", &admin.to_string()])
+        Self::run(command, "127.0.0.1:0", "127.0.0.1:0", admin)
+    }
+
+    /// Starts it in a network namespace, at these addresses there, and waits until it serves.
+    pub fn start_in(namespace: &Netns, http: &str, https: &str, arguments: &[&str]) -> Self {
+        let mut command = namespace.command(env!("CARGO_BIN_EXE_penstock"));
+        command.args(arguments);
+        let mut penstock = Self::run(command, http, https, ([127, 0, 0, 1], 9090).into());
+        penstock.wait_until_serving();
+        penstock
+    }
+
+    fn run(mut command: Command, http: &str, https: &str, admin: SocketAddr) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let mut child = command
+            .args(["--http", http, "--https", https, "--admin", &admin.to_string()])
             .arg("--state-dir")
             .arg(state.path())
             .stdin(Stdio::null())

@@ -9,6 +9,7 @@ mod events;
 mod known;
 mod lease;
 mod metrics;
+mod observed;
 mod secrets;
 mod source;
 mod status;

@@ -2,9 +2,9 @@
 //!
 //! Objects are trimmed before they are kept. What goes wrong is logged when it begins and when it is over, not on every try.
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt::Debug, sync::Arc, time::Duration};
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use k8s_openapi::api::{
     core::v1::{Secret, Service},
     discovery::v1::EndpointSlice,
@@ -17,9 +17,12 @@ use kube::{
 use penstock_api::ProxyRoute;
 use penstock_translate::{Id, Key, Kind, Object};
 use serde::de::DeserializeOwned;
-use tokio::{sync::mpsc::UnboundedSender, task::AbortHandle};
+use tokio::{
+    sync::{mpsc::UnboundedSender, watch},
+    task::AbortHandle,
+};
 
-use crate::{KubernetesMetrics, backoff::WatchBackoff};
+use crate::{KubernetesMetrics, backoff::WatchBackoff, observed::observed};
 
 /// What a watch tells.
 #[derive(Debug)]
@@ -73,16 +76,18 @@ impl Watches {
             // Of all Secrets only those with certificates; others are watched by name when they are wanted.
             Kind::Secret => self.namespaced::<Secret>(kind, scope, Object::Secret),
             Kind::IngressClass => {
-                let api = Api::<IngressClass>::all(self.client.clone());
-                self.spawn(api, watcher::Config::default(), Origin::Watch(kind, scope.clone()), Object::IngressClass);
+                let (client, taken_up) = observed(&self.client);
+                let api = Api::<IngressClass>::all(client);
+                self.spawn(api, taken_up, watcher::Config::default(), Origin::Watch(kind, scope.clone()), Object::IngressClass);
             }
         }
     }
 
     /// Watches one Secret by its name, so that RBAC with `resourceNames` suffices (verbs list and watch).
     pub(crate) fn secret(&self, key: &Key) -> AbortHandle {
-        let api = Api::<Secret>::namespaced(self.client.clone(), &key.namespace);
-        self.spawn(api, named(key), Origin::Secret(key.clone()), Object::Secret)
+        let (client, taken_up) = observed(&self.client);
+        let api = Api::<Secret>::namespaced(client, &key.namespace);
+        self.spawn(api, taken_up, named(key), Origin::Secret(key.clone()), Object::Secret)
     }
 
     /// Reads one Secret once. That it is not there, or cannot be read, is told as [`Told::Absent`].
@@ -108,22 +113,31 @@ impl Watches {
         K: Resource<Scope = k8s_openapi::NamespaceResourceScope> + Watched,
     {
         let mut config = watcher::Config::default();
+        let (client, taken_up) = observed(&self.client);
         let api = match scope {
-            Scope::All => Api::<K>::all(self.client.clone()),
-            Scope::Namespace(namespace) => Api::<K>::namespaced(self.client.clone(), namespace),
+            Scope::All => Api::<K>::all(client),
+            Scope::Namespace(namespace) => Api::<K>::namespaced(client, namespace),
             Scope::One(key) => {
                 config = named(key);
-                Api::<K>::namespaced(self.client.clone(), &key.namespace)
+                Api::<K>::namespaced(client, &key.namespace)
             }
         };
         if kind == Kind::Secret {
             config = config.fields("type=kubernetes.io/tls");
         }
-        self.spawn(api, config, Origin::Watch(kind, scope.clone()), wrap);
+        self.spawn(api, taken_up, config, Origin::Watch(kind, scope.clone()), wrap);
     }
 
-    fn spawn<K: Watched>(&self, api: Api<K>, config: watcher::Config, origin: Origin, wrap: fn(Arc<K>) -> Object) -> AbortHandle {
-        tokio::spawn(follow(api, config, origin, self.clone(), wrap)).abort_handle()
+    fn spawn<K: Watched>(
+        &self,
+        api: Api<K>,
+        taken_up: watch::Receiver<()>,
+        config: watcher::Config,
+        origin: Origin,
+        wrap: fn(Arc<K>) -> Object,
+    ) -> AbortHandle {
+        let stream = watcher(api, config).backoff(WatchBackoff::default()).modify(trim);
+        tokio::spawn(follow(stream, taken_up, origin, self.clone(), wrap)).abort_handle()
     }
 }
 
@@ -167,40 +181,69 @@ pub(crate) trait Watched: Resource<DynamicType = ()> + Clone + DeserializeOwned 
 
 impl<K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static> Watched for K {}
 
-async fn follow<K: Watched>(api: Api<K>, config: watcher::Config, origin: Origin, watches: Watches, wrap: fn(Arc<K>) -> Object) {
-    let plural = K::plural(&());
+/// Whether a watch stands, and who has been told.
+struct Standing {
+    plural: Cow<'static, str>,
+    trouble: Trouble,
+    troubled: bool,
+    absent: bool,
+}
+
+impl Standing {
+    fn stands(&mut self) {
+        if self.troubled {
+            self.troubled = false;
+            self.absent = false;
+            self.trouble.set(false);
+            tracing::info!(resource = %self.plural, "the watch goes on");
+        }
+    }
+}
+
+async fn follow<K: Watched>(
+    stream: impl Stream<Item = Result<Event<K>, watcher::Error>>,
+    mut taken_up: watch::Receiver<()>,
+    origin: Origin,
+    watches: Watches,
+    wrap: fn(Arc<K>) -> Object,
+) {
     let sender = watches.sender;
-    let mut trouble = Trouble { metrics: watches.metrics, counted: false };
-    let mut troubled = false;
-    let mut absent = false;
-    let stream = watcher(api, config).backoff(WatchBackoff::default()).modify(trim);
+    let trouble = Trouble { metrics: watches.metrics, counted: false };
+    let mut standing = Standing { plural: K::plural(&()), trouble, troubled: false, absent: false };
     let mut stream = std::pin::pin!(stream);
-    while let Some(event) = stream.next().await {
+    loop {
+        let event = tokio::select! {
+            event = stream.next() => event,
+            Ok(()) = taken_up.changed(), if standing.troubled => {
+                standing.stands();
+                continue;
+            }
+        };
+        let Some(event) = event else { return };
         let told = match event {
             Err(error) => {
-                if is_absent(&error) && !absent {
-                    absent = true;
-                    tracing::warn!("{plural} are not installed in this cluster; they are picked up when they come");
+                if is_absent(&error) && !standing.absent {
+                    standing.absent = true;
+                    tracing::warn!("{} are not installed in this cluster; they are picked up when they come", standing.plural);
                     if sender.send((origin.clone(), Told::Absent)).is_err() {
                         return;
                     }
-                } else if !troubled && !absent {
-                    tracing::warn!(resource = %plural, error = %one_line(&error), "the watch is interrupted; what was known serves on");
+                } else if !standing.troubled && !standing.absent {
+                    tracing::warn!(resource = %standing.plural, error = %one_line(&error), "the watch is interrupted; what was known serves on");
                 }
-                troubled = true;
-                trouble.set(!absent);
-                if absent {
+                standing.troubled = true;
+                standing.trouble.set(!standing.absent);
+                // What was taken up before broke just now.
+                taken_up.mark_unchanged();
+                if standing.absent {
                     tokio::time::sleep(LOOK_FOR_KIND).await;
                 }
                 continue;
             }
             Ok(event) => event,
         };
-        if troubled && matches!(told, Event::InitDone | Event::Apply(_) | Event::Delete(_)) {
-            troubled = false;
-            absent = false;
-            trouble.set(false);
-            tracing::info!(resource = %plural, "the watch goes on");
+        if matches!(told, Event::InitDone | Event::Apply(_) | Event::Delete(_)) {
+            standing.stands();
         }
         let told = match told {
             Event::Init => Told::ListBegins,
