@@ -7,13 +7,13 @@ use crate::cli::{LogFormat, LogOptions};
 /// Sets up logging for the process.
 pub fn init(options: &LogOptions) -> Result<(), String> {
     // The libraries below speak of every watch and connection at `info`; ours say what an operator needs.
-    let quiet =
-        ["kube_client", "kube_runtime", "hyper", "h2", "rustls", "hickory_proto", "hickory_resolver", "hickory_net", "tower"];
+    // Failures of requests to the API server are told by who made them, with the object.
+    let quiet = ["kube_runtime", "hyper", "h2", "rustls", "hickory_proto", "hickory_resolver", "hickory_net", "tower"];
     let level = &options.log_level;
     let filter = if level.contains(['=', ',']) || matches!(level.as_str(), "debug" | "trace") {
         level.clone()
     } else {
-        quiet.iter().fold(level.clone(), |filter, name| format!("{filter},{name}=error"))
+        quiet.iter().fold(format!("{level},kube_client=off"), |filter, name| format!("{filter},{name}=error"))
     };
     let filter = EnvFilter::try_new(filter).map_err(|error| format!("--log-level {level}: {error}"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);

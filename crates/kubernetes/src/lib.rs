@@ -12,6 +12,7 @@ mod metrics;
 mod observed;
 mod secrets;
 mod source;
+mod standing;
 mod status;
 mod watches;
 

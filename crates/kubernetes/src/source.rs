@@ -23,6 +23,7 @@ use crate::{
     KubernetesMetrics,
     known::Known,
     secrets::{SecretsMode, WantedSecrets},
+    standing::Interruptions,
     watches::{Origin, Scope, Told, Watches, id},
 };
 
@@ -72,7 +73,8 @@ impl Source {
     /// Starts the watches.
     pub fn start(client: &Client, options: &SourceOptions, metrics: &KubernetesMetrics) -> Self {
         let (sender, receiver) = unbounded_channel();
-        let watches = Watches { client: client.clone(), sender: sender.clone(), metrics: metrics.clone() };
+        let watches =
+            Watches { client: client.clone(), sender: sender.clone(), interruptions: Interruptions::new(metrics.clone()) };
         let scopes: Vec<Scope> = match options.namespaces.as_slice() {
             [] => vec![Scope::All],
             some => some.iter().map(|namespace| Scope::Namespace(namespace.as_str().into())).collect(),

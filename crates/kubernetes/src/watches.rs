@@ -2,7 +2,7 @@
 //!
 //! Objects are trimmed before they are kept. What goes wrong is logged when it begins and when it is over, not on every try.
 
-use std::{borrow::Cow, fmt::Debug, sync::Arc, time::Duration};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::{
@@ -22,7 +22,11 @@ use tokio::{
     task::AbortHandle,
 };
 
-use crate::{KubernetesMetrics, backoff::WatchBackoff, observed::observed};
+use crate::{
+    backoff::WatchBackoff,
+    observed::observed,
+    standing::{Interruptions, Standing},
+};
 
 /// What a watch tells.
 #[derive(Debug)]
@@ -63,7 +67,7 @@ const LOOK_FOR_KIND: Duration = Duration::from_secs(5);
 pub(crate) struct Watches {
     pub(crate) client: Client,
     pub(crate) sender: UnboundedSender<(Origin, Told)>,
-    pub(crate) metrics: KubernetesMetrics,
+    pub(crate) interruptions: Interruptions,
 }
 
 impl Watches {
@@ -150,55 +154,10 @@ fn trim<K: Resource>(object: &mut K) {
     object.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
 }
 
-/// Counts a watch as interrupted for as long as it is.
-#[derive(Debug)]
-struct Trouble {
-    metrics: KubernetesMetrics,
-    counted: bool,
-}
-
-impl Trouble {
-    fn set(&mut self, interrupted: bool) {
-        if interrupted != self.counted {
-            self.counted = interrupted;
-            if interrupted {
-                self.metrics.watches_interrupted.inc();
-            } else {
-                self.metrics.watches_interrupted.dec();
-            }
-        }
-    }
-}
-
-impl Drop for Trouble {
-    fn drop(&mut self) {
-        self.set(false);
-    }
-}
-
 /// What every watched type can do.
 pub(crate) trait Watched: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static {}
 
 impl<K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static> Watched for K {}
-
-/// Whether a watch stands, and who has been told.
-struct Standing {
-    plural: Cow<'static, str>,
-    trouble: Trouble,
-    troubled: bool,
-    absent: bool,
-}
-
-impl Standing {
-    fn stands(&mut self) {
-        if self.troubled {
-            self.troubled = false;
-            self.absent = false;
-            self.trouble.set(false);
-            tracing::info!(resource = %self.plural, "the watch goes on");
-        }
-    }
-}
 
 async fn follow<K: Watched>(
     stream: impl Stream<Item = Result<Event<K>, watcher::Error>>,
@@ -208,13 +167,12 @@ async fn follow<K: Watched>(
     wrap: fn(Arc<K>) -> Object,
 ) {
     let sender = watches.sender;
-    let trouble = Trouble { metrics: watches.metrics, counted: false };
-    let mut standing = Standing { plural: K::plural(&()), trouble, troubled: false, absent: false };
+    let mut standing = Standing::new(K::plural(&()), watches.interruptions);
     let mut stream = std::pin::pin!(stream);
     loop {
         let event = tokio::select! {
             event = stream.next() => event,
-            Ok(()) = taken_up.changed(), if standing.troubled => {
+            Ok(()) = taken_up.changed(), if !standing.is_standing() => {
                 standing.stands();
                 continue;
             }
@@ -222,20 +180,16 @@ async fn follow<K: Watched>(
         let Some(event) = event else { return };
         let told = match event {
             Err(error) => {
-                if is_absent(&error) && !standing.absent {
-                    standing.absent = true;
-                    tracing::warn!("{} are not installed in this cluster; they are picked up when they come", standing.plural);
-                    if sender.send((origin.clone(), Told::Absent)).is_err() {
+                if is_absent(&error) {
+                    if standing.absent() && sender.send((origin.clone(), Told::Absent)).is_err() {
                         return;
                     }
-                } else if !standing.troubled && !standing.absent {
-                    tracing::warn!(resource = %standing.plural, error = %one_line(&error), "the watch is interrupted; what was known serves on");
+                } else {
+                    standing.interrupted(&one_line(&error));
                 }
-                standing.troubled = true;
-                standing.trouble.set(!standing.absent);
                 // What was taken up before broke just now.
                 taken_up.mark_unchanged();
-                if standing.absent {
+                if standing.is_absent() {
                     tokio::time::sleep(LOOK_FOR_KIND).await;
                 }
                 continue;
