@@ -1,10 +1,12 @@
 //! Whole-system tests: the real binary, real files, real sockets.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+mod browser;
 mod cluster;
 mod conformance;
 mod drain;
 mod folder;
+mod jupyter;
 mod kubernetes;
 mod manifests;
 mod one_address;
