@@ -11,7 +11,6 @@ use std::{
     time::Instant,
 };
 
-use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
 use crate::support::PATIENCE;

@@ -2,17 +2,88 @@
 
 use std::{
     io::{Read, Write},
+    net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
-use crate::support::{Backend, Penstock, WebSocket, connect, eventually, proxy_route, read_head, write};
+use crate::{
+    streams::http2,
+    support::{Backend, Penstock, WebSocket, any_certificate, connect, eventually, proxy_route, read_head, write},
+};
 
 const GRACE: Duration = Duration::from_secs(6);
+
+const CLIENTS: usize = 16;
+
+#[derive(Default)]
+struct Scene {
+    draining: AtomicBool,
+    /// How many answers each client had.
+    answered: [AtomicUsize; CLIENTS],
+}
+
+/// What a client asks: a POST, a GET that takes a while, a GET.
+const REQUESTS: [(&str, &str, &str); 3] = [("POST", "/x", "hi"), ("GET", "/slow", ""), ("GET", "/", "")];
+
+fn request_of(number: usize) -> (&'static str, &'static str, &'static str) {
+    // Clients of one transport are every second one.
+    REQUESTS[number / 2 % 3]
+}
+
+fn ask_http1(stream: &mut (impl Read + Write), number: usize, scene: &Scene) -> usize {
+    let (method, path, body) = request_of(number);
+    let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: r.test\r\n{length}\r\n{body}");
+    let mut answered = 0;
+    loop {
+        stream.write_all(request.as_bytes()).unwrap_or_else(|error| panic!("client {number}: {error}"));
+        let head = read_head(stream);
+        assert!(head.starts_with("HTTP/1.1 200"), "client {number} after {answered}: {head:?}");
+        stream.read_exact(&mut [0; 3]).unwrap();
+        answered += 1;
+        scene.answered[number].store(answered, Ordering::SeqCst);
+        if head.to_lowercase().contains("\r\nconnection: close\r\n") {
+            assert!(scene.draining.load(Ordering::SeqCst), "told to close before the drain");
+            return answered;
+        }
+    }
+}
+
+async fn ask_http2(address: SocketAddr, number: usize, scene: &Scene) -> usize {
+    let (method, path, body) = request_of(number);
+    let mut connection = http2(address, "r.test").await;
+    let mut answered = 0;
+    loop {
+        connection = match connection.ready().await {
+            Ok(ready) => ready,
+            Err(error) => {
+                assert!(error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR), "client {number}: {error}");
+                assert!(scene.draining.load(Ordering::SeqCst), "told to go away before the drain");
+                return answered;
+            }
+        };
+        let request = http::Request::builder().method(method).uri(format!("https://r.test{path}")).body(()).unwrap();
+        let failed = |error: h2::Error| -> ! { panic!("client {number} after {answered}: {error}") };
+        let (response, mut sender) = connection.send_request(request, body.is_empty()).unwrap_or_else(|error| failed(error));
+        if !body.is_empty() {
+            sender.send_data(body.into(), true).unwrap_or_else(|error| failed(error));
+        }
+        let response = response.await.unwrap_or_else(|error| failed(error));
+        assert_eq!(response.status(), 200, "client {number} after {answered}");
+        let (mut received, mut body) = (0, response.into_body());
+        while let Some(data) = body.data().await {
+            received += data.unwrap_or_else(|error| failed(error)).len();
+        }
+        assert_eq!(received, 3, "client {number} after {answered}");
+        answered += 1;
+        scene.answered[number].store(answered, Ordering::SeqCst);
+    }
+}
 
 #[test]
 fn no_request_fails_and_tunnels_are_closed_with_1012_spread_over_the_grace() {
@@ -23,39 +94,39 @@ fn no_request_fails_and_tunnels_are_closed_with_1012_spread_over_the_grace() {
     let grace = format!("{}s", GRACE.as_secs());
     let mut penstock = Penstock::start(&["serve", routes.to_str().unwrap(), "--drain-grace", &grace]);
 
-    // Keep-alive clients that ask as fast as they are answered, until they are told that the connection ends.
-    let draining = Arc::new(AtomicBool::new(false));
-    let clients: Vec<_> = (0..8)
+    // Clients that ask as fast as they are answered, until they are told that the connection ends.
+    let scene = Arc::new(Scene::default());
+    let mut clients: Vec<_> = (0..12)
         .map(|number| {
-            let (address, draining) = (penstock.http, draining.clone());
+            let (http, https, scene) = (penstock.http, penstock.https, scene.clone());
             thread::spawn(move || {
-                let mut stream = connect(address);
-                let mut answered = 0;
-                loop {
-                    let request = match number % 3 {
-                        0 => "POST /x HTTP/1.1\r\nHost: r.test\r\nContent-Length: 2\r\n\r\nhi".to_owned(),
-                        1 => "GET /slow HTTP/1.1\r\nHost: r.test\r\n\r\n".to_owned(),
-                        _ => "GET / HTTP/1.1\r\nHost: r.test\r\n\r\n".to_owned(),
-                    };
-                    stream.write_all(request.as_bytes()).unwrap_or_else(|error| panic!("client {number}: {error}"));
-                    let head = read_head(&mut stream);
-                    assert!(head.starts_with("HTTP/1.1 200"), "client {number} after {answered}: {head:?}");
-                    stream.read_exact(&mut [0; 3]).unwrap();
-                    answered += 1;
-                    if head.to_lowercase().contains("\r\nconnection: close\r\n") {
-                        assert!(draining.load(Ordering::SeqCst), "told to close before the drain");
-                        return answered;
-                    }
+                if number % 2 == 0 {
+                    ask_http1(&mut connect(http), number, &scene)
+                } else {
+                    let mut connection = rustls::ClientConnection::new(
+                        Arc::new(any_certificate(&["http/1.1"])),
+                        "r.test".to_owned().try_into().unwrap(),
+                    )
+                    .unwrap();
+                    let mut stream = connect(https);
+                    ask_http1(&mut rustls::Stream::new(&mut connection, &mut stream), number, &scene)
                 }
             })
         })
         .collect();
+    clients.extend((12..CLIENTS).map(|number| {
+        let (https, scene) = (penstock.https, scene.clone());
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(ask_http2(https, number, &scene))
+        })
+    }));
     let mut sockets: Vec<_> = (0..20).map(|_| WebSocket::open(penstock.http, "r.test")).collect();
     for (number, socket) in sockets.iter_mut().enumerate() {
         socket.echo(&format!("socket {number}"));
     }
-    eventually("clients are busy", || (backend.requests.load(Ordering::SeqCst) > 200).then_some(()));
-    draining.store(true, Ordering::SeqCst);
+    eventually("clients are busy", || scene.answered.iter().all(|answered| answered.load(Ordering::SeqCst) > 5).then_some(()));
+    scene.draining.store(true, Ordering::SeqCst);
     let started = Instant::now();
     penstock.terminate();
     for client in clients {

@@ -267,7 +267,7 @@ pub fn connect(address: SocketAddr) -> TcpStream {
 }
 
 /// Reads a head, byte by byte, so that nothing after it is taken.
-pub fn read_head(stream: &mut TcpStream) -> String {
+pub fn read_head(stream: &mut impl Read) -> String {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
