@@ -77,38 +77,38 @@ impl Browser {
             sockets: BTreeMap::new(),
             errors: Vec::new(),
         };
-        let target = browser.call("Target.createTarget", json!({ "url": "about:blank" }));
-        let attached = browser.call("Target.attachToTarget", json!({ "targetId": target["targetId"], "flatten": true }));
+        let target = browser.call("Target.createTarget", &json!({ "url": "about:blank" }));
+        let attached = browser.call("Target.attachToTarget", &json!({ "targetId": target["targetId"], "flatten": true }));
         browser.session = Some(attached["sessionId"].as_str().unwrap().to_owned());
         for domain in ["Page.enable", "Network.enable", "Runtime.enable"] {
-            browser.call(domain, json!({}));
+            browser.call(domain, &json!({}));
         }
         browser
     }
 
     pub fn open(&mut self, url: &str) {
-        let answer = self.call("Page.navigate", json!({ "url": url }));
+        let answer = self.call("Page.navigate", &json!({ "url": url }));
         assert!(answer.get("errorText").is_none(), "{url}: {answer}");
     }
 
     /// The value of a script's expression.
     pub fn evaluate(&mut self, script: &str) -> Value {
         let parameters = json!({ "expression": script, "returnByValue": true, "awaitPromise": true });
-        let answer = self.call("Runtime.evaluate", parameters);
+        let answer = self.call("Runtime.evaluate", &parameters);
         assert!(answer.get("exceptionDetails").is_none(), "{script}: {answer}");
         answer["result"]["value"].clone()
     }
 
     /// Types where the page's focus is.
     pub fn type_text(&mut self, text: &str) {
-        self.call("Input.insertText", json!({ "text": text }));
+        self.call("Input.insertText", &json!({ "text": text }));
     }
 
     pub fn press_shift_enter(&mut self) {
         for kind in ["keyDown", "keyUp"] {
             let key =
                 json!({ "type": kind, "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "modifiers": 8, "text": "\r" });
-            self.call("Input.dispatchKeyEvent", key);
+            self.call("Input.dispatchKeyEvent", &key);
         }
     }
 
@@ -140,7 +140,7 @@ impl Browser {
         }
     }
 
-    fn call(&mut self, method: &str, parameters: Value) -> Value {
+    fn call(&mut self, method: &str, parameters: &Value) -> Value {
         self.next += 1;
         let id = self.next;
         let mut message = json!({ "id": id, "method": method, "params": parameters });
@@ -180,7 +180,7 @@ impl Browser {
                 }
             }
             Some("Runtime.exceptionThrown") => {
-                self.errors.push(parameters["exceptionDetails"]["exception"]["description"].to_string())
+                self.errors.push(parameters["exceptionDetails"]["exception"]["description"].to_string());
             }
             Some("Network.loadingFailed") => self.errors.push(format!("{}: {}", parameters["type"], parameters["errorText"])),
             _ => {}

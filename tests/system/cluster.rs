@@ -25,7 +25,15 @@ use serde_json::{Value, json};
 
 /// How long a part may take to come up on a busy machine.
 const START: Duration = Duration::from_secs(120);
-const SERVICES: &str = "10.96.0.0/16";
+pub const SERVICES: &str = "10.96.0.0/16";
+/// The name of the one node that a cluster may have.
+pub const NODE: &str = "node";
+/// Parts that a node brings, and who they are.
+const PARTS: [(&str, [(DnType, &str); 2]); 3] = [
+    ("kubelet", [(DnType::OrganizationName, "system:nodes"), (DnType::CommonName, "system:node:node")]),
+    ("kube-scheduler", [(DnType::OrganizationName, "penstock"), (DnType::CommonName, "system:kube-scheduler")]),
+    ("kube-proxy", [(DnType::OrganizationName, "penstock"), (DnType::CommonName, "system:kube-proxy")]),
+];
 
 /// How a cluster differs from the usual one.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +42,10 @@ pub struct ClusterOptions {
     pub audit: bool,
     /// All parts run in this network namespace (`ip netns`); only processes in it reach them.
     pub netns: Option<String>,
+    /// For a node to join: the API server listens at this address, and pods reach it through its Service.
+    pub address: Option<String>,
+    /// The CRDs are somebody else's to apply.
+    pub without_crds: bool,
 }
 
 /// A running control plane; killed when dropped.
@@ -116,7 +128,7 @@ impl Cluster {
         cluster.etcd = Some(cluster.run_etcd());
         cluster.start_api_server();
         cluster.controller_manager = Some(cluster.run_controller_manager());
-        if cluster.options.netns.is_none() {
+        if cluster.options.netns.is_none() || cluster.options.address.is_some() {
             let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
             let path = cluster.kubeconfig();
             cluster.client = Some(cluster.runtime.block_on(async {
@@ -126,13 +138,15 @@ impl Cluster {
                 Client::try_from(config).unwrap()
             }));
         }
-        cluster.kubectl(&["apply", "--server-side", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/crds")]);
         cluster.wait("the default service account", |cluster| cluster.try_kubectl(&["get", "serviceaccount", "default"]).is_ok());
-        cluster.wait("the CRD is served", |cluster| cluster.try_kubectl(&["get", "proxyroutes"]).is_ok());
+        if !cluster.options.without_crds {
+            cluster.kubectl(&["apply", "--server-side", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/crds")]);
+            cluster.wait("the CRD is served", |cluster| cluster.try_kubectl(&["get", "proxyroutes"]).is_ok());
+        }
         cluster
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -142,7 +156,20 @@ impl Cluster {
     }
 
     pub fn server(&self) -> String {
-        format!("https://127.0.0.1:{}", self.ports.api)
+        format!("https://{}:{}", self.address(), self.ports.api)
+    }
+
+    fn address(&self) -> &str {
+        self.options.address.as_deref().unwrap_or("127.0.0.1")
+    }
+
+    /// A kubeconfig of a part of the cluster: see [`PARTS`].
+    pub fn part(&self, name: &str) -> PathBuf {
+        let path = self.path(&format!("{name}.kubeconfig"));
+        let file = |end: &str| self.path(&format!("{name}.{end}"));
+        let user = json!({ "client-certificate": file("crt"), "client-key": file("key") });
+        fs::write(&path, self.kubeconfig_with(&user, "default")).unwrap();
+        path
     }
 
     /// A client as administrator, for use on [`Cluster::runtime`].
@@ -206,8 +233,11 @@ impl Cluster {
         leaf(
             "apiserver",
             &[(DnType::CommonName, "kube-apiserver")],
-            &["127.0.0.1", "10.96.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"],
+            &["127.0.0.1", "10.96.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", self.address()],
         );
+        for (part, subject) in PARTS {
+            leaf(part, &subject, &[self.address(), NODE]);
+        }
         leaf("admin", &[(DnType::OrganizationName, "system:masters"), (DnType::CommonName, "admin")], &[]);
         let tokens = KeyPair::generate().unwrap();
         fs::write(self.path("sa.key"), tokens.serialize_pem()).unwrap();
@@ -221,7 +251,8 @@ impl Cluster {
         .unwrap();
     }
 
-    fn command(&self, part: &str) -> Command {
+    /// A program that will run where the parts do.
+    pub fn command(&self, part: &str) -> Command {
         let binary = self.binaries.join(part);
         match &self.options.netns {
             None => Command::new(binary),
@@ -233,7 +264,8 @@ impl Cluster {
         }
     }
 
-    fn spawn(&self, part: &str, arguments: &[String]) -> Child {
+    /// Starts a part; its log is in the cluster's folder.
+    pub fn spawn(&self, part: &str, arguments: &[String]) -> Child {
         let log = fs::File::options().create(true).append(true).open(self.path(&format!("{part}.log"))).unwrap();
         let error = log.try_clone().unwrap();
         self.command(part).args(arguments).stdin(Stdio::null()).stdout(log).stderr(error).spawn().unwrap()
@@ -261,9 +293,9 @@ impl Cluster {
         let file = |name: &str| self.path(name).display().to_string();
         let mut arguments = vec![
             format!("--etcd-servers=http://127.0.0.1:{}", self.ports.etcd),
-            "--bind-address=127.0.0.1".to_owned(),
+            format!("--bind-address={}", self.address()),
             // Without a default route, as in a namespace of a test, it finds none itself.
-            "--advertise-address=127.0.0.1".to_owned(),
+            format!("--advertise-address={}", self.address()),
             format!("--secure-port={}", self.ports.api),
             format!("--tls-cert-file={}", file("apiserver.crt")),
             format!("--tls-private-key-file={}", file("apiserver.key")),
@@ -274,8 +306,16 @@ impl Cluster {
             format!("--service-cluster-ip-range={SERVICES}"),
             "--authorization-mode=Node,RBAC".to_owned(),
             "--profiling=false".to_owned(),
-            "--endpoint-reconciler-type=none".to_owned(),
         ];
+        if self.options.address.is_some() {
+            // For logs of pods.
+            arguments.push(format!("--kubelet-client-certificate={}", file("admin.crt")));
+            arguments.push(format!("--kubelet-client-key={}", file("admin.key")));
+            arguments.push(format!("--kubelet-certificate-authority={}", file("ca.crt")));
+            arguments.push("--kubelet-preferred-address-types=InternalIP".to_owned());
+        } else {
+            arguments.push("--endpoint-reconciler-type=none".to_owned());
+        }
         if self.options.audit {
             arguments.push(format!("--audit-log-path={}", file("audit.log")));
             arguments.push(format!("--audit-policy-file={}", file("audit.yaml")));
@@ -304,7 +344,7 @@ impl Cluster {
         )
     }
 
-    fn wait(&self, what: &str, done: impl Fn(&Self) -> bool) {
+    pub fn wait(&self, what: &str, done: impl Fn(&Self) -> bool) {
         let end = Instant::now() + START;
         while !done(self) {
             assert!(
@@ -316,7 +356,7 @@ impl Cluster {
         }
     }
 
-    fn log_tail(&self, part: &str) -> String {
+    pub fn log_tail(&self, part: &str) -> String {
         let text = fs::read_to_string(self.path(&format!("{part}.log"))).unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
