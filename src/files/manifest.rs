@@ -75,6 +75,33 @@ pub fn parse(text: &str) -> Result<Parsed, Note> {
     Ok(parsed)
 }
 
+/// As the API server reads YAML: of booleans there are `true` and `false`.
+fn options() -> serde_saphyr::Options {
+    serde_saphyr::options! { strict_booleans: true }
+}
+
+/// What the parser says of YAML in its own terms, in those of who writes manifests.
+fn in_plain_words(message: &str) -> String {
+    match message {
+        "expected mapping start" => "a mapping (`field: value`) is expected".to_owned(),
+        "expected sequence start" => "a list is expected".to_owned(),
+        "expected string scalar" => "text is expected".to_owned(),
+        _ if message.starts_with("budget breached") => format!("too large to be read ({message})"),
+        _ => message.split(", set DuplicateKeyPolicy").next().unwrap_or(message).to_owned(),
+    }
+}
+
+/// Whether an object may have this name (a DNS subdomain, RFC 1123), as the API server asks.
+fn is_name(text: &str) -> bool {
+    let label = |label: &str| {
+        let end = |byte: Option<u8>| byte.is_some_and(|byte| byte != b'-');
+        label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+            && end(label.bytes().next())
+            && end(label.bytes().last())
+    };
+    text.len() <= 253 && text.split('.').all(label)
+}
+
 struct Document<'a> {
     text: &'a str,
     /// The number of lines before it.
@@ -90,7 +117,7 @@ impl Document<'_> {
         let (line, column) = error.location().map_or((1, 1), |location| (location.line(), location.column()));
         let text = error.without_snippet().to_string();
         let message = text.lines().next().unwrap_or("not readable");
-        self.note(line, column, message.split(" at line ").next().unwrap_or(message).to_owned())
+        self.note(line, column, in_plain_words(message.split(" at line ").next().unwrap_or(message)))
     }
 }
 
@@ -117,14 +144,14 @@ fn documents(text: &str) -> Vec<Document<'_>> {
 }
 
 fn parse_document(document: &Document<'_>, parsed: &mut Parsed) -> Result<(), Note> {
-    let header: Header = serde_saphyr::from_str(document.text).map_err(|error| document.error(&error))?;
+    let header: Header = serde_saphyr::from_str_with_options(document.text, options()).map_err(|error| document.error(&error))?;
     let first = first_line(document);
     let Some(kind) = header.kind else {
         return Err(document.note(first, 1, "no `kind`: this is not a Kubernetes object".to_owned()));
     };
     let api_version = header.api_version.unwrap_or_default();
     if kind == "List" || kind.ends_with("List") && api_version == "v1" {
-        let list: List = serde_saphyr::from_str(document.text).map_err(|error| document.error(&error))?;
+        let list: List = serde_saphyr::from_str_with_options(document.text, options()).map_err(|error| document.error(&error))?;
         for (index, item) in list.items.into_iter().enumerate() {
             let text = item.to_string();
             let inner = Document { text: &text, offset: document.offset + first - 1 };
@@ -183,9 +210,10 @@ trait Manifest: DeserializeOwned {
 
 fn typed<T: Manifest>(document: &Document<'_>, parsed: &mut Parsed) -> Result<Arc<T>, Note> {
     let mut unknown = Vec::new();
-    let result: Result<T, serde_saphyr::Error> = serde_saphyr::with_deserializer_from_str(document.text, |deserializer| {
-        serde_ignored::deserialize(deserializer, |path| unknown.push(path.to_string()))
-    });
+    let result: Result<T, serde_saphyr::Error> =
+        serde_saphyr::with_deserializer_from_str_with_options(document.text, options(), |deserializer| {
+            serde_ignored::deserialize(deserializer, |path| unknown.push(path.to_string()))
+        });
     let mut object = result.map_err(|error| document.error(&error))?;
     let first = first_line(document);
     for path in unknown.iter().map(|path| path.replace(".?", "")) {
@@ -197,6 +225,12 @@ fn typed<T: Manifest>(document: &Document<'_>, parsed: &mut Parsed) -> Result<Ar
     let metadata = object.metadata();
     if metadata.name.as_deref().is_none_or(str::is_empty) {
         return Err(document.note(first, 1, "no `metadata.name`".to_owned()));
+    }
+    for (field, value) in [("name", &metadata.name), ("namespace", &metadata.namespace)] {
+        if let Some(value) = value.as_deref().filter(|value| !value.is_empty() && !is_name(value)) {
+            let message = format!("metadata.{field} {value:?} is not made of small letters, digits, '-' and '.'");
+            return Err(document.note(first, 1, message));
+        }
     }
     if !T::NAMESPACED {
         metadata.namespace = None;

@@ -158,9 +158,15 @@ fn read_file(path: &Path, state: &mut FileState, reading: &mut Reading) {
         return;
     }
     state.content = Some(content.clone());
-    let Ok(text) = std::str::from_utf8(&content) else {
-        reading.errors.push(error(None, "not UTF-8 text".to_owned()));
-        return;
+    let text = match std::str::from_utf8(&content) {
+        Ok(text) => text,
+        Err(problem) => {
+            let (before, _) = content.split_at(problem.valid_up_to());
+            let line = before.split(|byte| *byte == b'\n').count() as u64;
+            let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() as u64 + 1;
+            reading.errors.push(error(Some((line, column)), "not UTF-8 text".to_owned()));
+            return;
+        }
     };
     match manifest::parse(text) {
         Ok(parsed) => {

@@ -89,10 +89,11 @@ impl Node {
             // The way back to the machine, and what a look-up of a Service's address finds before it is rewritten.
             format!("ip -n penstock-node{number} route add {SERVICES} via 172.30.{number}.1"),
             format!("ip route replace {} via {address}", Self::pods(number)),
-            format!("nsenter --net=/run/netns/penstock-node{number} sysctl -qw net.ipv4.ip_forward=1"),
         ] {
             line(&command).unwrap_or_else(|error| panic!("{error}"));
         }
+        let forward = ["sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"];
+        run(Command::new("nsenter").arg(format!("--net=/run/netns/penstock-node{number}")).args(forward)).unwrap();
         let cluster = Cluster::start(ClusterOptions {
             netns: Some(format!("penstock-node{number}")),
             address: Some(address),

@@ -1,6 +1,6 @@
 //! What ingress-nginx answered, asked of Penstock: see `tests/ingress-nginx/README.md`.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
@@ -62,14 +62,13 @@ fn ingresses_made_for_ingress_nginx_are_answered_as_it_answered_them() {
     let inlined = work.path().join("kubeconfig");
     fs::write(&inlined, with_files_inside(Path::new(kubeconfig)).to_string()).unwrap();
     let ours = work.path().join("ours");
+    let python = ["python3", "/usr/bin/python3"]
+        .into_iter()
+        .find(|python| Command::new(python).args(["-c", "import yaml"]).output().is_ok_and(|done| done.status.success()))
+        .expect("a python3 with the module yaml (Debian's package python3-yaml)");
     let replay = |arguments: &[&str]| {
         let script = folder.join("replay.py");
-        let done = namespace
-            .command("python3")
-            .arg(&script)
-            .args(arguments)
-            .output()
-            .expect("python3 runs; the replayer also needs its module yaml, and openssl");
+        let done = namespace.command(python).arg(&script).args(arguments).output().unwrap();
         (done.status, String::from_utf8_lossy(&done.stdout).into_owned(), String::from_utf8_lossy(&done.stderr).into_owned())
     };
     let (status, told, error) = replay(&[

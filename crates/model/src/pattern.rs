@@ -113,6 +113,12 @@ impl Pattern {
         self.regex.is_match(text.as_ref())
     }
 
+    /// How many groups it captures.
+    pub fn groups(&self) -> usize {
+        // The whole match is one, too.
+        self.regex.captures_len().saturating_sub(1)
+    }
+
     /// `replacement` with `$1` to `$9` replaced by what the groups matched (nothing, for one that took no part or does not exist);
     /// any other `$` stands for itself. None if the text does not match.
     pub fn rewrite(&self, text: impl AsRef<[u8]>, replacement: &str) -> Option<Vec<u8>> {

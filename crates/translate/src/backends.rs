@@ -86,6 +86,11 @@ pub(crate) fn of_service(
     if is_external_name(service) {
         let target = service.spec.as_ref().and_then(|spec| spec.external_name.as_deref()).unwrap_or_default();
         let Some(target) = external_name(reading, field, target, external_names_need_leave) else { return empty(origin) };
+        if leads_back(reading, namespace, name, &target) {
+            let message = format!("the externalName of Service {namespace}/{name} leads back to itself; requests are answered 503");
+            reading.refused(field, Reason::BackendNotFound, message);
+            return empty(origin);
+        }
         let number = port.parse().ok().or_else(|| find_port(service, port).and_then(|port| u16::try_from(port.port).ok()));
         return match number.filter(|number| *number > 0) {
             Some(port) => spoken.key(Origin::Address { host: target.clone(), port }, &target),
@@ -111,6 +116,28 @@ fn refuse_port(reading: &mut Reading<'_>, reference: &ServiceReference<'_>) {
         format!("Service {namespace}/{name} has no TCP port {port}; requests are answered 503")
     };
     reading.refused(format!("{field}.port"), Reason::PortNotFound, message);
+}
+
+/// How many ExternalName Services that name each other are followed; a longer chain is somebody's intent.
+const MAX_CHAIN: usize = 8;
+
+/// Whether an externalName names another Service in the cluster's own way (`NAME.NAMESPACE.svc…`), and that one another, up to the first.
+fn leads_back(reading: &mut Reading<'_>, namespace: &str, name: &str, target: &str) -> bool {
+    let mut target: Box<str> = target.into();
+    for _ in 0..MAX_CHAIN {
+        let next = {
+            let mut labels = target.split('.');
+            let (Some(next), Some(within), Some("svc")) = (labels.next(), labels.next(), labels.next()) else { return false };
+            if (within, next) == (namespace, name) {
+                return true;
+            }
+            let Some(service) = reading.service(within, next).filter(|service| is_external_name(service)) else { return false };
+            let name = service.spec.as_ref().and_then(|spec| spec.external_name.as_deref()).unwrap_or_default();
+            name.trim_end_matches('.').to_ascii_lowercase().into_boxed_str()
+        };
+        target = next;
+    }
+    false
 }
 
 fn external_name(reading: &mut Reading<'_>, field: &str, target: &str, needs_leave: bool) -> Option<Box<str>> {

@@ -9,7 +9,10 @@ mod matches;
 mod policies;
 mod rule;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
 
 use penstock_api::{MinTlsVersion, ProxyRoute, RouteTls};
 use penstock_model::{CertificateSource, HostPattern, HostTls, HttpsRedirect, HttpsRedirectWhen, TlsVersion};
@@ -100,9 +103,15 @@ fn hosts(reading: &mut Reading<'_>, hosts: &[String]) -> BTreeMap<HostPattern, S
     for (place, host) in hosts.iter().enumerate() {
         let field = format!("spec.hosts[{place}]");
         match names::host_pattern(host) {
-            Some(pattern) => {
-                patterns.entry(pattern).or_insert(field);
-            }
+            Some(pattern) => match patterns.entry(pattern) {
+                Entry::Vacant(entry) => {
+                    entry.insert(field);
+                }
+                Entry::Occupied(first) => {
+                    let message = format!("{} is {} already; it counts once", quoted(host), first.get());
+                    reading.refused(field, Reason::InvalidValue, message);
+                }
+            },
             None => {
                 let message = format!("{} is not a DNS name or *.NAME; it is left out", quoted(host));
                 reading.refused(field, Reason::InvalidValue, message);

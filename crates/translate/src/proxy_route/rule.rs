@@ -222,10 +222,17 @@ impl RuleReader<'_, '_> {
                 PathRewrite::Full(full.as_str().into())
             }
             (None, None, Some(regex)) => {
-                if let Err(error) = pattern::compile_rewrite(&regex.pattern, false) {
-                    self.bad("rewrite.path.regex.pattern", format!("{}: {error}", quoted(&regex.pattern)));
-                }
                 let replacement = &regex.replacement;
+                match pattern::compile_rewrite(&regex.pattern, false) {
+                    Err(error) => self.bad("rewrite.path.regex.pattern", format!("{}: {error}", quoted(&regex.pattern))),
+                    Ok(pattern) => {
+                        let groups = pattern.groups();
+                        if let Some(group) = last_group(replacement).filter(|group| *group > groups) {
+                            let what = format!("{} names group {group}, and the pattern has {groups}", quoted(replacement));
+                            self.bad("rewrite.path.regex.replacement", what);
+                        }
+                    }
+                }
                 let printable = replacement.bytes().all(|byte| (b'!'..=b'~').contains(&byte));
                 if !replacement.starts_with(['/', '$'])
                     || replacement.len() > MAX_PATH
@@ -256,4 +263,10 @@ impl RuleReader<'_, '_> {
             self.bad(field, format!("{} is not a path (/ and printable characters other than ? and #)", quoted(path)));
         }
     }
+}
+
+/// The highest group that a replacement names.
+fn last_group(replacement: &str) -> Option<usize> {
+    let digits = replacement.split('$').skip(1).filter_map(|after| after.bytes().next());
+    digits.filter(|digit| (b'1'..=b'9').contains(digit)).map(|digit| usize::from(digit - b'0')).max()
 }
