@@ -1,6 +1,6 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt crds docs chart image
+.PHONY: help run test lint fmt crds docs bench chart image
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -25,6 +25,9 @@ crds: ## Print the CRDs into crds/
 
 docs: ## Generate docs/reference/ from the code
 	PENSTOCK_REWRITE=1 cargo test --quiet -p penstock --bin penstock reference
+
+bench: ## Time the routing table: build, one-route change, match, with 10, 1 000 and 50 000 routes
+	cargo bench --locked -p penstock-routing
 
 chart: crds ## Copy the CRDs into the chart and print the plain manifests from it
 	deploy/render.sh

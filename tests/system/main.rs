@@ -17,3 +17,4 @@ mod replicas;
 mod streams;
 mod support;
 mod survival;
+mod upstream_tls;
