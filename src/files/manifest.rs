@@ -288,7 +288,7 @@ mod tests {
     fn a_wrong_type_is_named_with_line_and_column() {
         let note = error(&format!("{SERVICE}---\napiVersion: v1\nkind: Service\nmetadata: {{name: s}}\nspec:\n  ports: 7\n"));
         assert_eq!((note.line, note.column), (10, 10), "{note}");
-        assert!(note.message.contains("sequence"), "{note}");
+        assert!(note.message.contains("a list is expected"), "{note}");
     }
 
     #[test]

@@ -18,15 +18,10 @@ fn replica(cluster: &Cluster, name: &str) -> Penstock {
     // Each with an account of its own, so that the audit log tells them apart.
     let kubeconfig = cluster.service_account("default", name);
     let ttl = format!("{}s", TTL.as_secs());
-    let arguments = [
-        "controller",
-        "--kubeconfig",
-        kubeconfig.to_str().unwrap(),
-        "--publish-status-address",
-        "192.0.2.7",
-        "--election-ttl",
-        &ttl,
-    ];
+    // And an address of its own, so that one who believes to lead has something to write at once.
+    let address = if name == "a" { "192.0.2.7" } else { "192.0.2.8" };
+    let arguments =
+        ["controller", "--kubeconfig", kubeconfig.to_str().unwrap(), "--publish-status-address", address, "--election-ttl", &ttl];
     let mut penstock = Penstock::spawn(&arguments, &[("POD_NAME", name)]);
     penstock.wait_until_serving();
     penstock
