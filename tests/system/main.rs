@@ -1,6 +1,7 @@
 //! Whole-system tests: the real binary, real files, real sockets.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+mod access_log;
 mod bad_input;
 mod browser;
 mod cluster;

@@ -86,6 +86,20 @@ impl Drop for Netns {
     }
 }
 
+/// Gathers the lines of a stream as they come.
+fn collect(stream: impl Read + Send + 'static) -> Arc<Mutex<String>> {
+    let gathered = Arc::new(Mutex::new(String::new()));
+    let lines = gathered.clone();
+    thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            let mut gathered = lines.lock().unwrap();
+            gathered.push_str(&line);
+            gathered.push('\n');
+        }
+    });
+    gathered
+}
+
 /// A running `penstock`; killed when dropped.
 pub struct Penstock {
     child: Child,
@@ -93,6 +107,7 @@ pub struct Penstock {
     pub https: SocketAddr,
     pub admin: SocketAddr,
     log: Arc<Mutex<String>>,
+    output: Arc<Mutex<String>>,
     _state: tempfile::TempDir,
 }
 
@@ -128,21 +143,13 @@ impl Penstock {
             .arg("--state-dir")
             .arg(state.path())
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let log = Arc::new(Mutex::new(String::new()));
-        let stderr = child.stderr.take().unwrap();
-        let lines = log.clone();
-        thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                let mut log = lines.lock().unwrap();
-                log.push_str(&line);
-                log.push('\n');
-            }
-        });
-        Self { child, http: ([127, 0, 0, 1], 0).into(), https: ([127, 0, 0, 1], 0).into(), admin, log, _state: state }
+        let log = collect(child.stderr.take().unwrap());
+        let output = collect(child.stdout.take().unwrap());
+        Self { child, http: ([127, 0, 0, 1], 0).into(), https: ([127, 0, 0, 1], 0).into(), admin, log, output, _state: state }
     }
 
     /// Waits until it serves, and learns its ports.
@@ -191,6 +198,11 @@ impl Penstock {
 
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
+    }
+
+    /// What it wrote to its standard output: the access log.
+    pub fn output(&self) -> String {
+        self.output.lock().unwrap().clone()
     }
 
     pub fn terminate(&self) {

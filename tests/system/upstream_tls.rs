@@ -68,8 +68,8 @@ fn backends_over_tls_are_verified_unless_they_need_not_be() {
     let stranger = TlsBackend::start("inside.test");
     let folder = tempfile::tempdir().unwrap();
     let secret = |name: &str, pem: &str| {
-        let pem: String = pem.lines().map(|line| format!("    {line}\n")).collect();
-        format!("---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {name}}}\nstringData:\n  ca.crt: |\n{pem}")
+        let pem = pem.trim_end().replace('\n', "\n    ");
+        format!("---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {name}}}\nstringData:\n  ca.crt: |\n    {pem}\n")
     };
     let route = |host: &str, tls: &str| {
         format!(
