@@ -1,8 +1,22 @@
 //! `serve` on a folder: edit, break, mend, symlink swap, PEM files renewed.
 
-use std::{fs, os::unix::fs::symlink, path::Path};
+use std::{collections::BTreeSet, fs, os::unix::fs::symlink, path::Path};
 
 use crate::support::{Backend, Penstock, WebSocket, eventually, proxy_route, served_certificate, write};
+
+/// The sockets that a process listens on, by inode.
+fn listeners(process: u32) -> BTreeSet<String> {
+    let own: BTreeSet<String> = fs::read_dir(format!("/proc/{process}/fd"))
+        .unwrap()
+        .filter_map(|entry| {
+            Some(fs::read_link(entry.ok()?.path()).ok()?.to_str()?.strip_prefix("socket:[")?.trim_end_matches(']').to_owned())
+        })
+        .collect();
+    let tables = ["tcp", "tcp6"].map(|name| fs::read_to_string(format!("/proc/{process}/net/{name}")).unwrap_or_default());
+    let lines = tables.iter().flat_map(|table| table.lines().skip(1)).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // State 0A: listening.
+    lines.filter(|fields| fields[3] == "0A" && own.contains(fields[9])).map(|fields| fields[9].to_owned()).collect()
+}
 
 #[test]
 fn edits_are_live_a_broken_file_costs_nobody_anything_and_sockets_stay() {
@@ -15,6 +29,8 @@ fn edits_are_live_a_broken_file_costs_nobody_anything_and_sockets_stay() {
     assert_eq!(penstock.get("a.test", "/"), (200, "one".to_owned()));
     let mut socket = WebSocket::open(penstock.http, "a.test");
     socket.echo("before");
+    let listening = listeners(penstock.id());
+    assert!(listening.len() >= 3, "http, https and admin: {listening:?}");
 
     write(&a, &proxy_route("a", "a.test", &two.url()));
     eventually("the edit is live", || (penstock.get("a.test", "/").1 == "two").then_some(()));
@@ -36,6 +52,7 @@ fn edits_are_live_a_broken_file_costs_nobody_anything_and_sockets_stay() {
             socket.echo(&format!("after edit {step}"));
         }
     }
+    assert_eq!(listeners(penstock.id()), listening, "no listener is opened or closed by an edit");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod cluster;
 mod conformance;
 mod drain;
 mod folder;
+mod idle_tunnels;
 mod jupyter;
 mod kubernetes;
 mod manifests;
