@@ -30,8 +30,8 @@ fn an_idle_tunnel_owns_no_buffer() {
     let first = open(200);
     let before = resident(penstock.id());
     let more = open(TUNNELS);
-    let open_tunnels = (first.len() + more.len()) as f64;
-    eventually("all are open", || (penstock.metric("penstock_tunnels_open", "") == open_tunnels).then_some(()));
+    let all = first.len() + more.len();
+    eventually("all are open", || (penstock.metric("penstock_tunnels_open", "") as usize == all).then_some(()));
     let each = resident(penstock.id()).saturating_sub(before) / TUNNELS as u64;
     println!("an idle tunnel costs {each} bytes of resident memory");
     assert!(each < MOST, "{each} bytes");
