@@ -2,10 +2,17 @@
 
 use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    builder::{BoolishValueParser, ValueParser},
+};
 use ipnet::IpNet;
 
 use crate::files::TlsSecret;
+
+mod limits;
+
+pub use limits::LimitOptions;
 
 /// Serves HTTP, HTTPS and WebSockets as Ingress and ProxyRoute objects say, in a Kubernetes cluster or without one.
 #[derive(Debug, Parser)]
@@ -73,16 +80,16 @@ pub struct ServingOptions {
     #[arg(long, default_value = "off", value_name = "FORMAT")]
     pub access_log: AccessLog,
     /// Peers whose X-Forwarded-For, -Proto, -Host and -Port are believed
-    #[arg(long, value_delimiter = ',', value_name = "CIDR,…")]
+    #[arg(long, value_delimiter = ',', value_parser = network, value_name = "CIDR,…")]
     pub trusted_proxies: Vec<IpNet>,
     /// Expect a PROXY protocol header (v1 or v2) at the start of every connection
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", value_name = "BOOL")]
     pub proxy_protocol: Option<bool>,
     /// The port at which clients reach --http, for redirects and X-Forwarded-Port [default: the port of --http]
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..), value_name = "PORT")]
     pub public_http_port: Option<u16>,
     /// The port at which clients reach --https, for redirects and X-Forwarded-Port [default: the port of --https]
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..), value_name = "PORT")]
     pub public_https_port: Option<u16>,
     /// Where certificates that Penstock makes are kept [default: $STATE_DIRECTORY, else $XDG_STATE_HOME/penstock]
     #[arg(long, value_name = "DIR")]
@@ -93,6 +100,8 @@ pub struct ServingOptions {
     /// At shutdown: how long requests and tunnels may take after that; tunnels are ended spread over it
     #[arg(long, default_value = "30s", value_parser = duration, value_name = "TIME")]
     pub drain_grace: Duration,
+    #[command(flatten)]
+    pub limits: LimitOptions,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -140,7 +149,7 @@ pub struct ControllerOptions {
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", value_name = "BOOL")]
     pub allow_external_backends: Option<bool>,
     /// Addresses that external backends may have although they are loopback, link-local or the like
-    #[arg(long, value_delimiter = ',', value_name = "CIDR,…")]
+    #[arg(long, value_delimiter = ',', value_parser = network, value_name = "CIDR,…")]
     pub allow_external_addresses: Vec<IpNet>,
     /// How Secrets are read: all of type kubernetes.io/tls by one watch, or each that is wanted by its name (for RBAC with resourceNames)
     #[arg(long, default_value = "all", value_name = "HOW")]
@@ -162,25 +171,35 @@ pub enum Secrets {
     ByName,
 }
 
+/// Objects in files, and what the command line says of them: the same for all commands that read files.
 #[derive(Debug, Args)]
-pub struct ServeOptions {
-    /// Manifests: files, or folders of .yaml, .yml and .json files
+pub struct ManifestOptions {
+    /// Manifests: files, or folders of .yaml, .yml and .json files; `-` for standard input, where nothing is followed
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
+    /// A Secret from PEM files; they are read again when they change. May be given more than once, or with `;` between
+    #[arg(long, value_delimiter = ';', value_name = "[NS/]NAME=CERT,KEY")]
+    pub tls_secret: Vec<TlsSecret>,
+    /// The Secret with the certificate for names that have none of their own
+    #[arg(long, value_name = "NS/NAME")]
+    pub default_ssl_certificate: Option<String>,
+    /// Only objects of this class [default: all objects]
+    #[arg(long, value_name = "NAME")]
+    pub ingress_class: Option<String>,
+    /// Allow `url` backends, and Services of type ExternalName in the native profile; `controller` does not by default
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", value_name = "BOOL")]
+    pub allow_external_backends: Option<bool>,
+}
+
+#[derive(Debug, Args)]
+pub struct ServeOptions {
+    #[command(flatten)]
+    pub manifests: ManifestOptions,
     #[command(flatten)]
     pub serving: ServingOptions,
     /// Follow changes of the files
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", value_name = "BOOL")]
     pub watch: Option<bool>,
-    /// A Secret from PEM files; they are read again when they change
-    #[arg(long, value_name = "[NS/]NAME=CERT,KEY")]
-    pub tls_secret: Vec<TlsSecret>,
-    /// The Secret with the certificate for names that have none of their own
-    #[arg(long, value_name = "NS/NAME")]
-    pub default_ssl_certificate: Option<String>,
-    /// Only serve objects of this class [default: all objects]
-    #[arg(long, value_name = "NAME")]
-    pub ingress_class: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -206,14 +225,11 @@ pub struct ProxyOptions {
 
 #[derive(Debug, Args)]
 pub struct CheckOptions {
-    /// Manifests: files, or folders of .yaml, .yml and .json files
-    #[arg(required = true, value_name = "PATH")]
-    pub paths: Vec<PathBuf>,
+    #[command(flatten)]
+    pub manifests: ManifestOptions,
+    /// The form of the report
     #[arg(long, default_value = "text", value_name = "FORMAT")]
     pub output: Output,
-    /// Only check objects of this class [default: all objects]
-    #[arg(long, value_name = "NAME")]
-    pub ingress_class: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -224,12 +240,11 @@ pub enum Output {
 
 #[derive(Debug, Args)]
 pub struct ExplainOptions {
-    /// As a client would ask, with scheme and host
+    /// As a client would ask, with scheme (http, https, ws, wss) and host
     #[arg(value_name = "URL")]
     pub url: String,
-    /// Manifests: files, or folders of .yaml, .yml and .json files
-    #[arg(required = true, value_name = "PATH")]
-    pub paths: Vec<PathBuf>,
+    #[command(flatten)]
+    pub manifests: ManifestOptions,
     /// The method
     #[arg(short = 'X', long = "method", default_value = "GET", value_name = "METHOD")]
     pub method: String,
@@ -239,6 +254,12 @@ pub struct ExplainOptions {
     /// The client's address
     #[arg(long, default_value = "127.0.0.1", value_name = "IP")]
     pub client: std::net::IpAddr,
+    /// The port at which clients reach plain HTTP, for redirects
+    #[arg(long, default_value = "80", value_parser = clap::value_parser!(u16).range(1..), value_name = "PORT")]
+    pub public_http_port: u16,
+    /// The port at which clients reach HTTPS, for redirects
+    #[arg(long, default_value = "443", value_parser = clap::value_parser!(u16).range(1..), value_name = "PORT")]
+    pub public_https_port: u16,
 }
 
 #[derive(Debug, Args)]
@@ -263,6 +284,17 @@ fn duration(text: &str) -> Result<Duration, String> {
     penstock_model::units::parse_duration(text).ok_or_else(|| "expected a time such as `30s` or `1m30s`".to_owned())
 }
 
+/// A network, or one address.
+fn network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let address = || text.parse::<std::net::IpAddr>().map(IpNet::from);
+    text.parse::<IpNet>().or_else(|_| address()).map_err(|_| "expected a network such as `10.0.0.0/8`, or an address".to_owned())
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    penstock_model::units::parse_size(text).ok_or_else(|| "expected a number of bytes such as `65536` or `64Ki`".to_owned())
+}
+
 /// The whole command line, with the environment variable of each flag.
 pub fn command() -> clap::Command {
     with_environment(Cli::command())
@@ -274,17 +306,26 @@ pub fn parse() -> Cli {
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
-/// `--public-http-port` is also `PENSTOCK_PUBLIC_HTTP_PORT`.
+/// `--public-http-port` is also `PENSTOCK_PUBLIC_HTTP_PORT`. An empty variable is as none: so manifests can leave one open.
 fn with_environment(command: clap::Command) -> clap::Command {
     command
-        .mut_args(|argument| match argument.get_long() {
-            Some(long) if !matches!(long, "help" | "version") => {
-                let name = format!("PENSTOCK_{}", long.replace('-', "_").to_uppercase());
-                argument.env(name).hide_env(true)
+        .mut_args(|argument| {
+            let argument = match argument.get_value_parser().type_id() == ValueParser::bool().type_id() {
+                true => argument.value_parser(BoolishValueParser::new()),
+                false => argument,
+            };
+            match argument.get_long() {
+                Some(long) if !matches!(long, "help" | "version") => {
+                    let name = format!("PENSTOCK_{}", long.replace('-', "_").to_uppercase());
+                    let empty = std::env::var_os(&name).is_some_and(|value| value.is_empty());
+                    if empty { argument } else { argument.env(name).hide_env(true) }
+                }
+                _ => argument,
             }
-            _ => argument,
         })
         .mut_subcommands(with_environment)
+        // As with the flags of Go programs: whoever appends to arguments that somebody else wrote has the last word.
+        .args_override_self(true)
         .after_help("Every flag can also be given as an environment variable: --some-flag as PENSTOCK_SOME_FLAG.")
 }
 
@@ -309,6 +350,31 @@ mod tests {
         assert_eq!(parse(&["penstock", "controller"]), Some(true));
         assert_eq!(parse(&["penstock", "controller", "--update-status=false"]), Some(false));
         assert_eq!(parse(&["penstock", "controller", "--update-status"]), Some(true));
+    }
+
+    fn serve(arguments: &[&str]) -> ServeOptions {
+        let matches = command().try_get_matches_from([&["penstock", "serve", "."], arguments].concat()).unwrap();
+        match Cli::from_arg_matches(&matches).unwrap().command {
+            Command::Serve(options) => *options,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_last_of_a_repeated_flag_counts_and_lists_grow() {
+        let options = serve(&["--http", "off", "--http", "[::]:80", "--tls-secret", "a=c,k;b=c,k", "--tls-secret", "c=c,k"]);
+        assert_eq!(options.serving.http, "[::]:80");
+        assert_eq!(options.manifests.tls_secret.len(), 3);
+    }
+
+    #[test]
+    fn networks_may_be_single_addresses_and_have_blanks() {
+        let options = serve(&["--trusted-proxies", "10.0.0.1, 192.168.0.0/16,fd00::1"]);
+        assert_eq!(
+            options.serving.trusted_proxies,
+            ["10.0.0.1/32", "192.168.0.0/16", "fd00::1/128"].map(|network| network.parse().unwrap())
+        );
+        assert!(command().try_get_matches_from(["penstock", "serve", ".", "--trusted-proxies", "ten"]).is_err());
     }
 
     #[test]

@@ -8,8 +8,16 @@ use crate::cli::{LogFormat, LogOptions};
 pub fn init(options: &LogOptions) -> Result<(), String> {
     // The libraries below speak of every watch and connection at `info`; ours say what an operator needs.
     // Failures of requests to the API server are told by who made them, with the object.
-    let quiet = ["kube_runtime", "hyper", "h2", "rustls", "hickory_proto", "hickory_resolver", "hickory_net", "tower"];
+    let quiet = ["kube_runtime", "hyper", "h2", "rustls", "hickory_proto", "hickory_resolver", "hickory_net", "tower", "notify"];
     let level = &options.log_level;
+    // A word alone would be taken for the name of a module, and all else be silent.
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    if !level.contains(['=', ',']) && !levels.contains(&level.as_str()) {
+        return Err(format!(
+            "--log-level {level}: expected one of {}, or a filter such as `info,penstock_proxy=debug`",
+            levels.join(", ")
+        ));
+    }
     let filter = if level.contains(['=', ',']) || matches!(level.as_str(), "debug" | "trace") {
         level.clone()
     } else {

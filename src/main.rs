@@ -9,6 +9,8 @@ mod cli;
 mod command;
 mod files;
 mod logging;
+mod manifests;
+mod output;
 mod pipeline;
 mod report;
 mod serving;

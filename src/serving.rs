@@ -83,6 +83,10 @@ where
         Mode::Standalone => "127.0.0.1:9090",
         Mode::Cluster { .. } => "[::]:9090",
     };
+    anyhow::ensure!(
+        off(&options.http).is_some() || off(&options.https).is_some(),
+        "--http and --https are both off: there is nothing to serve"
+    );
     let plane = Arc::new(DataPlane::start(data_plane_options(options, mode)?)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
@@ -101,6 +105,8 @@ where
         let surroundings = Surroundings { changes, reports, ending };
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        // Its default would end the process and cut what is open. Sources that can read again hear it themselves.
+        let _hangup = signal(SignalKind::hangup())?;
         let renewing = plane.clone();
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval(penstock_proxy::CHECK_CERTIFICATES_EVERY);
@@ -177,7 +183,7 @@ fn data_plane_options(options: &ServingOptions, mode: &Mode) -> anyhow::Result<O
             AccessLog::Json => AccessLogFormat::Json,
             AccessLog::Combined => AccessLogFormat::Combined,
         },
-        limits: Limits::default(),
+        limits: Limits::from(&options.limits),
         state_dir: state_dir(options, mode),
         external: match mode {
             Mode::Standalone => ExternalAddresses::standalone(),

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::output;
+
 pub fn run() -> anyhow::Result<ExitCode> {
-    print!("{}", penstock_api::crds_yaml());
-    Ok(ExitCode::SUCCESS)
+    output::done(&penstock_api::crds_yaml())
 }

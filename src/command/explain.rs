@@ -4,14 +4,17 @@
 
 use std::{fmt::Write, process::ExitCode};
 
-use anyhow::{Context, ensure};
-use penstock_model::{HostPattern, Model, Route};
+use anyhow::{Context, bail};
+use penstock_model::{HostPattern, Route};
 use penstock_proxy::{CompiledRoute, Registry, Request as Planned, compile};
 use penstock_routing::{Explanation, HostName, Outcome, Request, RequestPath, Table, Unmet};
-use penstock_translate::{Report, translate};
+use penstock_translate::{Report, Translation, translate};
 
-use super::check::{load, settings};
-use crate::cli::ExplainOptions;
+use crate::{
+    cli::ExplainOptions,
+    manifests::{Loaded, settings},
+    output,
+};
 
 /// A request as the user describes it.
 struct Asked<'a> {
@@ -40,24 +43,43 @@ impl Request for Asked<'_> {
 }
 
 pub fn run(options: &ExplainOptions) -> anyhow::Result<ExitCode> {
-    let (world, reading) = load(options.paths.clone());
-    for error in &reading.errors {
+    let settings = settings(&options.manifests)?;
+    let loaded = Loaded::read(&options.manifests)?;
+    for error in &loaded.errors {
         eprintln!("penstock: {error}");
     }
-    let translation = translate(&world, &settings(None));
-    let (text, met) = explain(options, &translation.model, &translation.report)?;
-    print!("{text}");
+    let (text, met) = explain(options, &translate(&loaded.world, &settings))?;
+    output::print(&text)?;
     Ok(if met { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn explain(options: &ExplainOptions, model: &Model, report: &Report) -> anyhow::Result<(String, bool)> {
-    let (scheme, rest) = options.url.split_once("://").context("the URL has no scheme: write http://… or https://…")?;
-    ensure!(matches!(scheme, "http" | "https"), "the scheme is http or https, not {scheme}");
-    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+/// A URL as somebody types it, cut into what a request has.
+struct Url<'a> {
+    scheme: &'static str,
+    /// It asks for a WebSocket.
+    websocket: bool,
+    authority: &'a str,
+    target: &'a str,
+}
+
+fn url(text: &str) -> anyhow::Result<Url<'_>> {
+    let (scheme, rest) = text.split_once("://").context("the URL has no scheme: write http://… or https://…")?;
+    let (scheme, websocket) = match scheme.to_ascii_lowercase().as_str() {
+        "http" => ("http", false),
+        "https" => ("https", false),
+        "ws" => ("http", true),
+        "wss" => ("https", true),
+        _ => bail!("the scheme is http, https, ws or wss, not {scheme}"),
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, target) = rest.split_at(end);
-    let target = target.split('#').next().unwrap_or_default();
+    Ok(Url { scheme, websocket, authority, target: target.split('#').next().unwrap_or_default() })
+}
+
+fn explain(options: &ExplainOptions, translation: &Translation) -> anyhow::Result<(String, bool)> {
+    let Translation { model, report, endpoints, .. } = translation;
+    let Url { scheme, websocket, authority, target } = url(&options.url)?;
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-    let host = HostName::parse(authority).with_context(|| format!("`{authority}`"))?;
     let headers = options
         .headers
         .iter()
@@ -66,10 +88,21 @@ fn explain(options: &ExplainOptions, model: &Model, report: &Report) -> anyhow::
             Ok((name.trim().to_lowercase(), value.trim()))
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
+    let given = |wanted: &str| headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| *value);
+    // As with curl: the field of the request counts, the URL only says where to connect.
+    let authority = given("host").unwrap_or(authority);
+    let upgrade = given("upgrade").or(websocket.then_some("websocket"));
+    let host = HostName::parse(authority).with_context(|| format!("`{authority}`"))?;
     let path = if path.is_empty() { "/" } else { path };
-    let asked = Asked { method: &options.method, path: RequestPath::parse(path).context("the answer is 400")?, query, headers };
+    let asked = Asked {
+        method: &options.method,
+        path: RequestPath::parse(path).context("the answer is 400")?,
+        query,
+        headers: headers.clone(),
+    };
 
     let registry = Registry::default();
+    registry.fill(endpoints);
     let metrics = penstock_proxy::Metrics::default();
     let table = Table::build(model, &mut |host, route| compile(host, route, &registry, &metrics));
     let mut out = String::new();
@@ -80,6 +113,7 @@ fn explain(options: &ExplainOptions, model: &Model, report: &Report) -> anyhow::
     }
     let Some(met) = table.host(Some(&host)) else {
         let _ = writeln!(out, "host       none answers to {}, and there is no default host\nanswer     404", host.as_str());
+        problems(&mut out, report);
         return Ok((out, false));
     };
     let note = if met.host().pattern == HostPattern::Any { " (the default host)" } else { "" };
@@ -106,11 +140,19 @@ fn explain(options: &ExplainOptions, model: &Model, report: &Report) -> anyhow::
             return Ok((out, false));
         }
         Outcome::NoRoute | Outcome::NoHost => {
-            let _ = writeln!(out, "answer     404: no route of this host holds the path");
+            let why = if candidates.is_empty() {
+                "no route of this host holds the path"
+            } else {
+                "no route that holds the path takes this request"
+            };
+            let _ = writeln!(out, "answer     404: {why}");
+            problems(&mut out, report);
             return Ok((out, false));
         }
     };
-    let request = Planned { scheme, authority, host: host.as_str(), path: &asked.path, query, client: options.client };
+    let ports = (options.public_http_port, options.public_https_port);
+    let request =
+        Planned { scheme, authority, host: host.as_str(), path: &asked.path, query, client: options.client, upgrade, ports };
     stages(&mut out, compiled, &request);
     if let Some(object) = report.objects.get(&compiled.route.object) {
         for problem in object.problems() {
@@ -118,6 +160,15 @@ fn explain(options: &ExplainOptions, model: &Model, report: &Report) -> anyhow::
         }
     }
     Ok((out, true))
+}
+
+/// Where nothing answers, what could not be served may be why.
+fn problems(out: &mut String, report: &Report) {
+    for (object, entry) in &report.objects {
+        for problem in entry.problems() {
+            let _ = writeln!(out, "problem    {object} {}: {}", problem.field, problem.message);
+        }
+    }
 }
 
 fn name(route: &Route) -> String {

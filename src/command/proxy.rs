@@ -2,16 +2,15 @@
 
 use std::{process::ExitCode, sync::Arc};
 
-use anyhow::{Context, bail};
+use anyhow::{anyhow, bail};
 use penstock_api::{BackendTls, ProxyRoute, ProxyRouteSpec, RouteBackend, RouteRule, RouteTls};
-use penstock_translate::{Change, Object, World, translate};
-
-use super::{check::settings, serve::FileSource};
+use penstock_translate::{Change, Object, Ownership, Settings, World, translate};
 use prometheus_client::registry::Registry;
 
+use super::serve::FileSource;
 use crate::{
     cli::ProxyOptions,
-    files::TlsSecret,
+    files::{Files, TlsSecret},
     pipeline::has_problems,
     serving::{self, Mode},
 };
@@ -23,16 +22,20 @@ pub fn run(options: &ProxyOptions) -> anyhow::Result<ExitCode> {
     let given = vec![Change::Put(Object::ProxyRoute(Arc::new(route(options))))];
     let secrets = match (&options.cert, &options.key) {
         (Some(cert), Some(key)) => {
-            for file in [cert, key] {
-                std::fs::metadata(file).with_context(|| file.display().to_string())?;
-            }
-            vec![TlsSecret::new(NAMESPACE, NAME, cert.clone(), key.clone())]
+            let secret = TlsSecret::new(NAMESPACE, NAME, cert.clone(), key.clone());
+            secret.check().map_err(|note| anyhow!("--cert, --key: {note}"))?;
+            vec![secret]
         }
         _ => Vec::new(),
     };
-    let settings = settings(None);
+    let settings = Settings {
+        ownership: Ownership::Everything,
+        allow_external_backends: true,
+        default_certificate: None,
+        namespaces: Vec::new(),
+    };
     refuse_mistakes(&given, &settings, secrets.is_empty())?;
-    let source = FileSource::new(Vec::new(), secrets, true).with(given);
+    let source = FileSource::new(Files::new(Vec::new(), secrets), true).with(given);
     serving::run(&options.serving, &Mode::Standalone, settings, Registry::default(), async |_| Ok(source))
 }
 
@@ -61,7 +64,7 @@ fn route(options: &ProxyOptions) -> ProxyRoute {
 }
 
 /// A slip in `--from` or `--to` ends the command at once; in a folder of routes it would be one Problem among others.
-fn refuse_mistakes(given: &[Change], settings: &penstock_translate::Settings, whole: bool) -> anyhow::Result<()> {
+fn refuse_mistakes(given: &[Change], settings: &Settings, whole: bool) -> anyhow::Result<()> {
     let mut world = World::default();
     for change in given {
         if let Change::Put(object) = change {
@@ -79,7 +82,9 @@ fn refuse_mistakes(given: &[Change], settings: &penstock_translate::Settings, wh
                 field if field.contains("tls.secretName") && !whole => continue,
                 _ => "--to",
             };
-            bail!("{flag}: {}", problem.message);
+            // What becomes of a rule in a folder of routes is of no interest here.
+            let message = problem.message.split("; it is left out").next().unwrap_or(&problem.message);
+            bail!("{flag}: {}", message.split("; the rule is left out").next().unwrap_or(message));
         }
     }
     Ok(())

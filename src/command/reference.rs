@@ -2,11 +2,13 @@
 
 use std::{fmt::Write, process::ExitCode};
 
-use crate::cli::{self, ReferenceOptions, ReferencePage};
+use crate::{
+    cli::{self, ReferenceOptions, ReferencePage},
+    output,
+};
 
 pub fn run(options: &ReferenceOptions) -> anyhow::Result<ExitCode> {
-    print!("{}", page(options.page));
-    Ok(ExitCode::SUCCESS)
+    output::done(&page(options.page))
 }
 
 fn page(page: ReferencePage) -> String {
@@ -22,17 +24,24 @@ fn command_line() -> String {
     let mut out = String::from(
         "# The command line\n\nGenerated from the code by `penstock reference command-line`; do not edit.\n\nEvery flag can also be given as an environment variable: `--some-flag` as `PENSTOCK_SOME_FLAG`.\n",
     );
-    let command = cli::command();
-    for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
+    let mut command = cli::command();
+    // So that what all commands have stands with each.
+    command.build();
+    for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set() && subcommand.get_name() != "help") {
         let _ = write!(out, "\n## penstock {}\n\n", subcommand.get_name());
         let _ = writeln!(out, "{}.\n", subcommand.get_about().map(ToString::to_string).unwrap_or_default());
-        let arguments: Vec<_> = subcommand.get_arguments().filter(|argument| !argument.is_hide_set()).collect();
+        let arguments: Vec<_> = subcommand
+            .get_arguments()
+            .filter(|argument| !argument.is_hide_set() && !matches!(argument.get_id().as_str(), "help" | "version"))
+            .collect();
         if arguments.is_empty() {
             continue;
         }
         out.push_str("| flag | default | does |\n|---|---|---|\n");
         for argument in arguments {
-            let value = argument.get_value_names().and_then(|names| names.first()).map(ToString::to_string).unwrap_or_default();
+            let takes = argument.get_action().takes_values();
+            let names = argument.get_value_names().filter(|_| takes);
+            let value = names.and_then(|names| names.first()).map(ToString::to_string).unwrap_or_default();
             let name = match (argument.get_long(), argument.get_short()) {
                 (Some(long), Some(short)) => format!("-{short}, --{long} {value}"),
                 (Some(long), None) => format!("--{long} {value}"),
@@ -40,11 +49,22 @@ fn command_line() -> String {
             };
             let defaults: Vec<_> = argument.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
             let default = if defaults.is_empty() { String::new() } else { format!("`{}`", defaults.join(",")) };
-            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+            let mut help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+            let values = argument.get_possible_values();
+            let values: Vec<_> =
+                values.iter().filter(|value| !value.is_hide_set()).map(|value| format!("`{}`", value.get_name())).collect();
+            if !values.is_empty() && argument.get_action().takes_values() && !is_switch(argument) {
+                let _ = write!(help, " ({})", values.join(", "));
+            }
             let _ = writeln!(out, "| `{}` | {default} | {help} |", name.trim());
         }
     }
     out
+}
+
+/// Whether it is on or off: what it takes goes without saying.
+fn is_switch(argument: &clap::Arg) -> bool {
+    argument.get_value_parser().type_id() == clap::builder::ValueParser::bool().type_id()
 }
 
 #[cfg(test)]

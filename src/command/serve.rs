@@ -1,27 +1,30 @@
 //! `penstock serve`: the pipeline over files.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::ensure;
 use penstock_translate::Change;
-
-use super::check::settings;
 use prometheus_client::registry::Registry;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     cli::ServeOptions,
-    files::{Files, Reading, TlsSecret, Watch},
-    serving::{self, Mode, Source, secret_key},
+    files::{Files, Reading, Watch},
+    manifests::{files, settings},
+    serving::{self, Mode, Source},
 };
 
 pub fn run(options: &ServeOptions) -> anyhow::Result<ExitCode> {
-    let mut settings = settings(options.ingress_class.as_deref());
-    settings.default_certificate =
-        options.default_ssl_certificate.as_deref().map(secret_key).transpose().context("--default-ssl-certificate")?;
-    for path in &options.paths {
-        std::fs::metadata(path).with_context(|| path.display().to_string())?;
+    let manifests = &options.manifests;
+    let settings = settings(manifests)?;
+    let files = files(manifests)?;
+    let watch = options.watch != Some(false);
+    for path in manifests.paths.iter().filter(|_| watch) {
+        // What can be read only once would be found empty at the next look, and all it held would go.
+        let lasts = path.is_file() || path.is_dir();
+        ensure!(lasts, "{}: neither a file nor a folder, and cannot be followed; use --watch=false", path.display());
     }
-    let source = FileSource::new(options.paths.clone(), options.tls_secret.clone(), options.watch != Some(false));
+    let source = FileSource::new(files, watch);
     serving::run(&options.serving, &Mode::Standalone, settings, Registry::default(), async |_| Ok(source))
 }
 
@@ -33,11 +36,13 @@ pub struct FileSource {
     /// What is served besides the files, once.
     given: Vec<Change>,
     started: bool,
+    /// SIGHUP asks to look at once.
+    hangup: Option<Signal>,
 }
 
 impl FileSource {
-    pub fn new(paths: Vec<PathBuf>, secrets: Vec<TlsSecret>, watch: bool) -> Self {
-        Self { files: Files::new(paths, secrets), watch: watch.then(Watch::new), given: Vec::new(), started: false }
+    pub fn new(files: Files, watch: bool) -> Self {
+        Self { files, watch: watch.then(Watch::new), given: Vec::new(), started: false, hangup: None }
     }
 
     /// Serves these objects too.
@@ -53,7 +58,7 @@ impl FileSource {
         }
         let Reading { mut changes, errors, warnings } = self.files.read();
         for error in errors {
-            tracing::error!("{error}; what it held before serves on");
+            tracing::error!("{error}{}", if self.started { "; what it held before serves on" } else { "" });
         }
         for warning in warnings {
             tracing::warn!("{warning}");
@@ -66,13 +71,27 @@ impl FileSource {
 impl Source for FileSource {
     async fn changes(&mut self) -> anyhow::Result<Vec<Change>> {
         if !self.started {
+            self.hangup = Some(signal(SignalKind::hangup())?);
+            let changes = self.read();
             self.started = true;
-            return Ok(self.read());
+            return Ok(changes);
         }
         loop {
-            match &mut self.watch {
-                Some(watch) => watch.changed().await,
-                None => std::future::pending().await,
+            let changed = async {
+                match &mut self.watch {
+                    Some(watch) => watch.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let asked = async {
+                match &mut self.hangup {
+                    Some(hangup) => hangup.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = changed => {}
+                _ = asked => tracing::info!("SIGHUP: the files are read again"),
             }
             let changes = self.read();
             if !changes.is_empty() {

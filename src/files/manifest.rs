@@ -1,11 +1,13 @@
 //! Manifests as text: YAML (any number of documents), JSON and `List` objects, parsed to the objects of a World.
 //!
 //! A file is taken whole or not at all: half a file might be a host without its certificate. What is wrong with it is named with
-//! line and column. A field that its kind does not know is a warning, because it is most often a slip of the pen.
+//! line and column (of an item in a list: the place where the item begins). A field that its kind does not know is most often a slip of
+//! the pen: of a Kubernetes kind it is a warning; of a ProxyRoute, where it may be a guard that would not hold, an error.
 
 use std::{fmt, sync::Arc};
 
 use k8s_openapi::{
+    ByteString,
     api::{
         core::v1::{Secret, Service},
         discovery::v1::EndpointSlice,
@@ -16,6 +18,7 @@ use k8s_openapi::{
 use penstock_api::ProxyRoute;
 use penstock_translate::Object;
 use serde::{Deserialize, de::DeserializeOwned};
+use serde_saphyr::Spanned;
 
 /// The largest manifest that is read. The API server takes objects of 1.5 MiB; a folder of thousands of routes may be one file.
 pub const MAX_MANIFEST_BYTES: u64 = 64 << 20;
@@ -60,8 +63,15 @@ struct Header {
     kind: Option<String>,
 }
 
+/// The items of a list, each with the place where it begins.
 #[derive(Deserialize)]
 struct List {
+    #[serde(default)]
+    items: Vec<Spanned<serde_json::Value>>,
+}
+
+#[derive(Deserialize)]
+struct JsonList {
     #[serde(default)]
     items: Vec<serde_json::Value>,
 }
@@ -75,9 +85,18 @@ pub fn parse(text: &str) -> Result<Parsed, Note> {
     Ok(parsed)
 }
 
-/// As the API server reads YAML: of booleans there are `true` and `false`.
-fn options() -> serde_saphyr::Options {
-    serde_saphyr::options! { strict_booleans: true }
+/// As the API server reads YAML: of booleans there are `true` and `false`. A text is in memory already and its size limited, so that what
+/// it spells out may be read whatever its number of nodes; aliases, by which a small text becomes large, keep the parser's limits.
+fn options(text: &str) -> serde_saphyr::Options {
+    let standard = serde_saphyr::Budget::default();
+    serde_saphyr::options! {
+        strict_booleans: true,
+        budget: serde_saphyr::budget! {
+            // A node has a character at least, and two events begin and end it.
+            max_nodes: standard.max_nodes.max(text.len()),
+            max_events: standard.max_events.max(text.len().saturating_mul(2)),
+        },
+    }
 }
 
 /// What the parser says of YAML in its own terms, in those of who writes manifests.
@@ -87,6 +106,7 @@ fn in_plain_words(message: &str) -> String {
         "expected sequence start" => "a list is expected".to_owned(),
         "expected string scalar" => "text is expected".to_owned(),
         _ if message.starts_with("budget breached") => format!("too large to be read ({message})"),
+        _ if message.contains("from_str_multiple") => "more than one document; write a line `---` between them".to_owned(),
         _ => message.split(", set DuplicateKeyPolicy").next().unwrap_or(message).to_owned(),
     }
 }
@@ -102,63 +122,151 @@ fn is_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(label)
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Syntax {
+    Yaml,
+    Json,
+}
+
 struct Document<'a> {
     text: &'a str,
+    syntax: Syntax,
     /// The number of lines before it.
     offset: u64,
+    /// For an item of a list: where it begins, since places within it are those of a copy.
+    item: Option<(u64, u64)>,
 }
 
 impl Document<'_> {
     fn note(&self, line: u64, column: u64, message: String) -> Note {
-        Note { line: self.offset + line.max(1), column: column.max(1), message }
+        match self.item {
+            Some((line, column)) => Note { line, column, message },
+            None => Note { line: self.offset + line.max(1), column: column.max(1), message },
+        }
     }
 
-    fn error(&self, error: &serde_saphyr::Error) -> Note {
+    fn yaml_error(&self, error: &serde_saphyr::Error) -> Note {
         let (line, column) = error.location().map_or((1, 1), |location| (location.line(), location.column()));
         let text = error.without_snippet().to_string();
         let message = text.lines().next().unwrap_or("not readable");
         self.note(line, column, in_plain_words(message.split(" at line ").next().unwrap_or(message)))
     }
+
+    fn json_error(&self, error: &serde_json::Error) -> Note {
+        let text = error.to_string();
+        let message = text.split(" at line ").next().unwrap_or(&text).to_owned();
+        self.note(error.line() as u64, error.column() as u64, message)
+    }
+
+    fn read<T: DeserializeOwned>(&self) -> Result<T, Note> {
+        match self.syntax {
+            Syntax::Yaml => {
+                serde_saphyr::from_str_with_options(self.text, options(self.text)).map_err(|error| self.yaml_error(&error))
+            }
+            Syntax::Json => serde_json::from_str(self.text).map_err(|error| self.json_error(&error)),
+        }
+    }
+
+    /// Also tells the fields that the type does not know.
+    fn read_noting<T: DeserializeOwned>(&self, unknown: &mut Vec<String>) -> Result<T, Note> {
+        let mut note = |path: serde_ignored::Path<'_>| unknown.push(path.to_string());
+        match self.syntax {
+            Syntax::Yaml => serde_saphyr::with_deserializer_from_str_with_options(self.text, options(self.text), |deserializer| {
+                serde_ignored::deserialize(deserializer, &mut note)
+            })
+            .map_err(|error| self.yaml_error(&error)),
+            Syntax::Json => serde_ignored::deserialize(&mut serde_json::Deserializer::from_str(self.text), &mut note)
+                .map_err(|error| self.json_error(&error)),
+        }
+    }
+
+    fn items(&self) -> Result<Vec<(serde_json::Value, (u64, u64))>, Note> {
+        let first = self.note(first_line(self), 1, String::new());
+        Ok(match self.syntax {
+            Syntax::Yaml => {
+                let place = |item: &Spanned<_>| {
+                    let note = self.note(item.referenced.line(), item.referenced.column(), String::new());
+                    (note.line, note.column)
+                };
+                self.read::<List>()?
+                    .items
+                    .into_iter()
+                    .map(|item| (place(&item), item))
+                    .map(|(place, item)| (item.value, place))
+                    .collect()
+            }
+            Syntax::Json => self.read::<JsonList>()?.items.into_iter().map(|item| (item, (first.line, first.column))).collect(),
+        })
+    }
 }
 
-/// Cuts at lines that begin with `---`; no YAML document holds such a line within itself.
 fn documents(text: &str) -> Vec<Document<'_>> {
+    json_documents(text).unwrap_or_else(|| yaml_documents(text))
+}
+
+/// The values of a text that is JSON throughout: one, or one after the other.
+fn json_documents(text: &str) -> Option<Vec<Document<'_>>> {
+    if !text.trim_start().starts_with('{') {
+        return None;
+    }
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<serde::de::IgnoredAny>();
     let mut documents = Vec::new();
+    let mut start = 0;
+    while let Some(value) = values.next() {
+        value.ok()?;
+        let end = values.byte_offset();
+        let offset = text.get(..start)?.bytes().filter(|byte| *byte == b'\n').count() as u64;
+        documents.push(Document { text: text.get(start..end)?, syntax: Syntax::Json, offset, item: None });
+        start = end;
+    }
+    Some(documents)
+}
+
+/// Cuts at lines that begin with `---` or are `...`; no YAML document holds such a line within itself.
+fn yaml_documents(text: &str) -> Vec<Document<'_>> {
+    let mut cut = Vec::new();
     let (mut start, mut offset, mut position) = (0, 0, 0);
     for (number, line) in text.split_inclusive('\n').enumerate() {
-        if line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n'])) {
-            documents.push(Document { text: text.get(start..position).unwrap_or_default(), offset });
-            start = position + line.len();
-            offset = number as u64 + 1;
+        let number = number as u64;
+        let marker =
+            |marker| line.strip_prefix(marker).filter(|rest: &&str| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
+        if let Some(rest) = marker("---").or_else(|| marker("...")) {
+            cut.push((start..position, offset));
+            // `--- {…}`: the document begins on the line of its mark.
+            let content = rest.trim();
+            let inline = !content.is_empty() && !content.starts_with('#');
+            start = if inline { position + line.len() - rest.len() } else { position + line.len() };
+            offset = if inline { number } else { number + 1 };
         }
         position += line.len();
     }
-    documents.push(Document { text: text.get(start..).unwrap_or_default(), offset });
-    documents.retain(|document| {
-        document.text.lines().any(|line| {
-            let line = line.trim();
-            !line.is_empty() && !line.starts_with('#') && line != "..."
-        })
-    });
-    documents
+    cut.push((start..text.len(), offset));
+    cut.into_iter()
+        .filter_map(|(range, offset)| Some(Document { text: text.get(range)?, syntax: Syntax::Yaml, offset, item: None }))
+        .filter(|document| document.text.lines().any(is_content))
+        .collect()
+}
+
+/// Neither blank nor a comment nor a directive (`%YAML 1.2`).
+fn is_content(line: &str) -> bool {
+    let line = line.trim();
+    !line.is_empty() && !line.starts_with(['#', '%'])
 }
 
 fn parse_document(document: &Document<'_>, parsed: &mut Parsed) -> Result<(), Note> {
-    let header: Header = serde_saphyr::from_str_with_options(document.text, options()).map_err(|error| document.error(&error))?;
+    let header: Header = document.read()?;
     let first = first_line(document);
     let Some(kind) = header.kind else {
         return Err(document.note(first, 1, "no `kind`: this is not a Kubernetes object".to_owned()));
     };
     let api_version = header.api_version.unwrap_or_default();
-    if kind == "List" || kind.ends_with("List") && api_version == "v1" {
-        let list: List = serde_saphyr::from_str_with_options(document.text, options()).map_err(|error| document.error(&error))?;
-        for (index, item) in list.items.into_iter().enumerate() {
+    if kind.ends_with("List") {
+        for (index, (item, place)) in document.items()?.into_iter().enumerate() {
             let text = item.to_string();
-            let inner = Document { text: &text, offset: document.offset + first - 1 };
+            let inner =
+                Document { text: &text, syntax: Syntax::Json, offset: document.offset, item: Some(document.item.unwrap_or(place)) };
             parse_document(&inner, parsed).map_err(|mut note| {
                 note.message = format!("items[{index}]: {}", note.message);
-                note.line = document.offset + first;
-                note.column = 1;
                 note
             })?;
         }
@@ -168,7 +276,7 @@ fn parse_document(document: &Document<'_>, parsed: &mut Parsed) -> Result<(), No
         ("networking.k8s.io/v1", "Ingress") => Object::Ingress(typed::<Ingress>(document, parsed)?),
         ("networking.k8s.io/v1", "IngressClass") => Object::IngressClass(typed::<IngressClass>(document, parsed)?),
         ("v1", "Service") => Object::Service(typed::<Service>(document, parsed)?),
-        ("v1", "Secret") => Object::Secret(typed::<Secret>(document, parsed)?),
+        ("v1", "Secret") => Object::Secret(secret(document, parsed)?),
         ("discovery.k8s.io/v1", "EndpointSlice") => Object::EndpointSlice(typed::<EndpointSlice>(document, parsed)?),
         ("penstock.dev/v1alpha1", "ProxyRoute") => Object::ProxyRoute(typed::<ProxyRoute>(document, parsed)?),
         (_, "Ingress" | "IngressClass" | "EndpointSlice" | "ProxyRoute") => {
@@ -183,7 +291,7 @@ fn parse_document(document: &Document<'_>, parsed: &mut Parsed) -> Result<(), No
             return Ok(());
         }
     };
-    parsed.objects.push(Located { object, line: document.offset + first });
+    parsed.objects.push(Located { object, line: document.note(first, 1, String::new()).line });
     Ok(())
 }
 
@@ -196,8 +304,7 @@ fn expected_version(kind: &str) -> &'static str {
 }
 
 fn first_line(document: &Document<'_>) -> u64 {
-    let lines = document.text.lines().take_while(|line| line.trim().is_empty() || line.trim().starts_with('#'));
-    lines.count() as u64 + 1
+    document.text.lines().take_while(|line| !is_content(line)).count() as u64 + 1
 }
 
 /// An object whose metadata can be reached.
@@ -208,13 +315,33 @@ trait Manifest: DeserializeOwned {
     fn default_fields(&mut self) {}
 }
 
+/// A Secret, also one whose base64 is broken into lines, as `base64` prints it and the API server takes it.
+fn secret(document: &Document<'_>, parsed: &mut Parsed) -> Result<Arc<Secret>, Note> {
+    let notes = parsed.notes.len();
+    let error = match typed::<Secret>(document, parsed) {
+        Ok(secret) => return Ok(secret),
+        Err(error) => error,
+    };
+    let Ok(mut value) = document.read::<serde_json::Value>() else { return Err(error) };
+    let data = value.get_mut("data").and_then(serde_json::Value::as_object_mut);
+    for (name, value) in data.into_iter().flatten() {
+        let Some(text) = value.as_str() else { continue };
+        let joined: String = text.split_ascii_whitespace().collect();
+        if serde_json::from_value::<ByteString>(joined.clone().into()).is_err() {
+            return Err(Note { message: format!("data.{name} is not base64"), ..error });
+        }
+        *value = joined.into();
+    }
+    let text = value.to_string();
+    let place = document.note(first_line(document), 1, String::new());
+    let joined = Document { text: &text, syntax: Syntax::Json, offset: 0, item: Some((place.line, place.column)) };
+    parsed.notes.truncate(notes);
+    typed::<Secret>(&joined, parsed).map_err(|_| error)
+}
+
 fn typed<T: Manifest>(document: &Document<'_>, parsed: &mut Parsed) -> Result<Arc<T>, Note> {
     let mut unknown = Vec::new();
-    let result: Result<T, serde_saphyr::Error> =
-        serde_saphyr::with_deserializer_from_str_with_options(document.text, options(), |deserializer| {
-            serde_ignored::deserialize(deserializer, |path| unknown.push(path.to_string()))
-        });
-    let mut object = result.map_err(|error| document.error(&error))?;
+    let mut object: T = document.read_noting(&mut unknown)?;
     let first = first_line(document);
     for path in unknown.iter().map(|path| path.replace(".?", "")) {
         // The API server fills these in; manifests taken from a cluster carry them.
@@ -263,7 +390,7 @@ manifest! {
 /// `stringData` is write-only: the API server merges it into `data`.
 fn merge_string_data(secret: &mut Secret) {
     for (name, text) in secret.string_data.take().into_iter().flatten() {
-        secret.data.get_or_insert_default().insert(name, k8s_openapi::ByteString(text.into_bytes()));
+        secret.data.get_or_insert_default().insert(name, ByteString(text.into_bytes()));
     }
 }
 
@@ -316,6 +443,45 @@ mod tests {
         let parsed = parse(json).unwrap();
         assert_eq!(parsed.objects.len(), 1);
         assert!(parsed.notes[0].message.contains("Deployment"));
+    }
+
+    #[test]
+    fn marks_of_documents_and_their_content_may_share_a_line() {
+        for (text, lines) in [
+            (format!("%YAML 1.2\n---\n{SERVICE}...\n{SERVICE}"), vec![3, 8]),
+            ("--- {apiVersion: v1, kind: Service, metadata: {name: s}}\n".to_owned(), vec![1]),
+            ("--- # one\n{apiVersion: v1, kind: Service, metadata: {name: s}}\n".to_owned(), vec![2]),
+            ("{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"metadata\":{\"name\":\"s\"}}\n".repeat(2), vec![1, 2]),
+        ] {
+            let parsed = parse(&text).unwrap_or_else(|note| panic!("{note}\n{text}"));
+            assert_eq!(parsed.objects.iter().map(|located| located.line).collect::<Vec<_>>(), lines, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_item_of_a_list_is_named_with_its_place() {
+        let list = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Service\n  metadata: {name: a}\n- apiVersion: v1\n  kind: Service\n  metadata: {name: b}\n  spec: {ports: 7}\n";
+        let note = error(list);
+        assert_eq!((note.line, note.column), (7, 3), "{note}");
+        assert!(note.message.starts_with("items[1]: "), "{note}");
+        let kind = "apiVersion: networking.k8s.io/v1\nkind: IngressList\nitems:\n- {apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: a}}\n";
+        assert_eq!(parse(kind).unwrap().objects.len(), 1);
+    }
+
+    #[test]
+    fn a_list_of_a_whole_cluster_is_read() {
+        let item = "- {apiVersion: v1, kind: Service, metadata: {name: s, labels: {a: b, c: d, e: f}}, spec: {ports: [{port: 80, name: http}]}}\n";
+        let yaml = format!("apiVersion: v1\nkind: List\nitems:\n{}", item.repeat(20_000));
+        assert_eq!(parse(&yaml).unwrap().objects.len(), 20_000);
+    }
+
+    #[test]
+    fn base64_may_be_broken_into_lines_and_what_is_none_is_named() {
+        let text = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata:\n  a: |\n    aGVs\n    bG8=\n";
+        let Object::Secret(secret) = &parse(text).unwrap().objects[0].object else { panic!("no Secret") };
+        assert_eq!(secret.data.as_ref().unwrap()["a"].0, b"hello");
+        let note = error("apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata:\n  a: '!'\n");
+        assert_eq!(note.message, "data.a is not base64");
     }
 
     #[test]

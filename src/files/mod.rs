@@ -11,17 +11,24 @@ mod watch;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    io::Read,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use penstock_model::ObjectRef;
 use penstock_translate::{Change, Id, Object};
 
 pub use pem::TlsSecret;
 pub use watch::Watch;
 
-/// How deep folders are followed. A loop of symlinks ends here.
+/// How deep folders are followed.
 const MAX_DEPTH: usize = 16;
+/// What manifests in folders are called.
+const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
+/// The name of standard input.
+pub const STDIN: &str = "-";
 
 /// The files that were asked for, and what they held when they were last good.
 #[derive(Debug)]
@@ -31,6 +38,8 @@ pub struct Files {
     /// What each file held when it last parsed, and whether its present content does.
     known: BTreeMap<PathBuf, FileState>,
     objects: BTreeMap<Id, Object>,
+    /// What the last reading had to say: the next one says what is new.
+    told: BTreeSet<FileNote>,
 }
 
 #[derive(Debug, Default)]
@@ -43,13 +52,13 @@ struct FileState {
 #[derive(Debug, Default)]
 pub struct Reading {
     pub changes: Vec<Change>,
-    /// What stands in the way of a file or object. Each is told once for each content of its file.
+    /// What stands in the way of a file or object. Each is told once, for as long as it lasts.
     pub errors: Vec<FileNote>,
     pub warnings: Vec<FileNote>,
 }
 
 /// Something to say about a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FileNote {
     pub path: PathBuf,
     /// None: about the file as a whole.
@@ -69,23 +78,31 @@ impl fmt::Display for FileNote {
 
 impl Files {
     pub fn new(roots: Vec<PathBuf>, secrets: Vec<TlsSecret>) -> Self {
-        Self { roots, secrets, known: BTreeMap::new(), objects: BTreeMap::new() }
+        Self { roots, secrets, known: BTreeMap::new(), objects: BTreeMap::new(), told: BTreeSet::new() }
     }
 
     /// Reads everything, and tells what differs from the last reading.
     pub fn read(&mut self) -> Reading {
-        let mut reading = Reading::default();
-        let mut found = BTreeSet::new();
+        let mut found = Found::default();
         for root in &self.roots {
-            if let Err(error) = collect(root, 0, true, &mut found) {
-                // Between the two halves of a swap a root may be missing for an instant; its files stay as they were.
-                let kept: Vec<PathBuf> = self.known.keys().filter(|path| path.starts_with(root)).cloned().collect();
-                found.extend(kept);
-                reading.errors.push(FileNote { path: root.clone(), place: None, message: describe(&error) });
-            }
+            found.collect(root, true, &mut Vec::new());
         }
-        self.known.retain(|path, _| found.contains(path));
-        for path in found {
+        self.take(found)
+    }
+
+    fn take(&mut self, found: Found) -> Reading {
+        let mut reading = Reading::default();
+        let Found { files, errors, .. } = found;
+        // Between the two halves of a swap a root may be missing for an instant, and a folder that cannot be read may hold what it held: its
+        // files stay as they were.
+        let kept = |path: &Path| errors.iter().any(|(place, _)| path.starts_with(place));
+        self.known.retain(|path, _| files.contains(path) || kept(path));
+        reading.errors.extend(errors.iter().map(|(place, error)| FileNote {
+            path: place.clone(),
+            place: None,
+            message: describe(error),
+        }));
+        for path in files {
             let state = self.known.entry(path.clone()).or_default();
             read_file(&path, state, &mut reading);
         }
@@ -99,7 +116,29 @@ impl Files {
             reading.changes.push(Change::Delete(id.clone()));
         }
         self.objects = next;
+        let told = reading.errors.iter().chain(&reading.warnings).cloned().collect();
+        for notes in [&mut reading.errors, &mut reading.warnings] {
+            notes.retain(|note| !self.told.contains(note));
+        }
+        self.told = told;
         reading
+    }
+
+    /// Where the objects of files stand: the file, and the line at which the document begins.
+    pub fn places(&self) -> BTreeMap<ObjectRef, (&Path, u64)> {
+        let mut places = BTreeMap::new();
+        for (path, state) in &self.known {
+            for (id, _, line) in &state.objects {
+                places.entry(id.object_ref()).or_insert((path.as_path(), *line));
+            }
+        }
+        places
+    }
+
+    /// Those of the places asked for that hold no object, although nothing is wrong with them.
+    pub fn empty_roots(&self) -> impl Iterator<Item = &Path> {
+        let full = |root: &Path| self.known.iter().any(|(path, state)| path.starts_with(root) && !state.objects.is_empty());
+        self.roots.iter().map(PathBuf::as_path).filter(move |root| !full(root))
     }
 
     /// The objects of all files and PEM pairs, the first definition of each.
@@ -132,9 +171,11 @@ impl Files {
         next
     }
 
-    /// The places whose change can change what [`Files::read`] gives.
+    /// The places whose change can change what [`Files::read`] gives: those asked for, and the files found there, which may be links to
+    /// other places.
     pub fn watched(&self) -> Vec<PathBuf> {
         let mut paths = self.roots.clone();
+        paths.extend(self.known.keys().filter(|path| path.is_symlink()).cloned());
         paths.extend(self.secrets.iter().flat_map(TlsSecret::paths));
         paths
     }
@@ -142,12 +183,7 @@ impl Files {
 
 fn read_file(path: &Path, state: &mut FileState, reading: &mut Reading) {
     let error = |place, message| FileNote { path: path.to_path_buf(), place, message };
-    let content: Arc<[u8]> = match std::fs::metadata(path).and_then(|metadata| {
-        if metadata.len() > manifest::MAX_MANIFEST_BYTES {
-            return Err(std::io::Error::other(format!("larger than {} bytes", manifest::MAX_MANIFEST_BYTES)));
-        }
-        std::fs::read(path)
-    }) {
+    let content: Arc<[u8]> = match content(path) {
         Ok(bytes) => bytes.into(),
         Err(problem) => {
             reading.errors.push(error(None, describe(&problem)));
@@ -181,26 +217,71 @@ fn read_file(path: &Path, state: &mut FileState, reading: &mut Reading) {
     }
 }
 
-/// All manifests below `path`. Hidden names are left out: `..data` of a mounted ConfigMap is reached through its visible links.
-fn collect(path: &Path, depth: usize, named: bool, found: &mut BTreeSet<PathBuf>) -> std::io::Result<()> {
-    let metadata = std::fs::metadata(path)?;
-    if metadata.is_file() {
-        if named || path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known)) {
-            found.insert(path.to_path_buf());
+/// What can be read there, a pipe or standard input too.
+fn content(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    let most = manifest::MAX_MANIFEST_BYTES;
+    if path == Path::new(STDIN) {
+        std::io::stdin().lock().take(most + 1).read_to_end(&mut content)?;
+    } else {
+        std::fs::File::open(path)?.take(most + 1).read_to_end(&mut content)?;
+    }
+    if content.len() as u64 > most {
+        return Err(std::io::Error::other(format!("larger than {} MiB", most >> 20)));
+    }
+    Ok(content)
+}
+
+/// A file or folder on its device: two names may lead to one.
+type Inode = (u64, u64);
+
+/// The manifests below the places asked for. Hidden names are left out: `..data` of a mounted ConfigMap is reached through its visible links.
+#[derive(Default)]
+struct Found {
+    files: BTreeSet<PathBuf>,
+    inodes: BTreeSet<Inode>,
+    errors: Vec<(PathBuf, std::io::Error)>,
+}
+
+impl Found {
+    /// `named`: asked for by this name, and read whatever it is called. `above`: the folders that led here.
+    fn collect(&mut self, path: &Path, named: bool, above: &mut Vec<Inode>) {
+        if named && path == Path::new(STDIN) {
+            self.files.insert(path.to_path_buf());
+            return;
         }
-        return Ok(());
-    }
-    if !metadata.is_dir() || depth > MAX_DEPTH {
-        return Ok(());
-    }
-    for entry in std::fs::read_dir(path)? {
-        let entry = entry?;
-        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
-            // A name that vanished while the folder was read is a change that the watch will tell of.
-            let _ = collect(&entry.path(), depth + 1, false, found);
+        let metadata = match std::fs::metadata(path) {
+            Ok(metadata) => metadata,
+            // A name that vanished while the folder was read, or a link to nothing: a change that the watch will tell of.
+            Err(error) if !named && error.kind() == std::io::ErrorKind::NotFound => return,
+            Err(error) => return self.errors.push((path.to_path_buf(), error)),
+        };
+        let inode = (metadata.dev(), metadata.ino());
+        if !metadata.is_dir() {
+            let manifest = path.extension().is_some_and(|extension| EXTENSIONS.iter().any(|known| extension == *known));
+            if (named || manifest && metadata.is_file()) && self.inodes.insert(inode) {
+                self.files.insert(path.to_path_buf());
+            }
+            return;
         }
+        // A link to a folder above would go round for ever.
+        if above.contains(&inode) || above.len() >= MAX_DEPTH {
+            return;
+        }
+        let entries = std::fs::read_dir(path).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+        let mut entries: Vec<PathBuf> = match entries {
+            Ok(entries) => entries,
+            Err(error) => return self.errors.push((path.to_path_buf(), error)),
+        };
+        entries.sort();
+        above.push(inode);
+        for entry in entries {
+            if !entry.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
+                self.collect(&entry, false, above);
+            }
+        }
+        above.pop();
     }
-    Ok(())
 }
 
 fn describe(error: &std::io::Error) -> String {
@@ -245,7 +326,7 @@ mod tests {
         let reading = files.read();
         assert_eq!(reading.changes.len(), 1, "{reading:?}");
         assert!(reading.errors[0].to_string().starts_with(&format!("{}:", a.display())), "{}", reading.errors[0]);
-        assert!(files.read().errors.is_empty(), "an error is told once for each content");
+        assert!(files.read().errors.is_empty(), "an error is told once");
 
         std::fs::remove_file(&a).unwrap();
         assert!(matches!(files.read().changes[..], [Change::Delete(_)]));
@@ -260,6 +341,39 @@ mod tests {
         let reading = files.read();
         assert_eq!(reading.changes.len(), 1);
         assert!(reading.warnings[0].message.contains("1.yaml"), "{}", reading.warnings[0]);
+        assert!(files.read().warnings.is_empty(), "a warning is told once");
+        std::fs::remove_file(folder.path().join("1.yaml")).unwrap();
+        assert!(matches!(files.read().changes[..], [Change::Put(_)]));
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_read_keeps_what_it_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let team = folder.path().join("team");
+        std::fs::create_dir(&team).unwrap();
+        std::fs::write(team.join("a.yaml"), service("a", 80)).unwrap();
+        let mut files = Files::new(vec![folder.path().to_path_buf()], Vec::new());
+        assert_eq!(files.read().changes.len(), 1);
+        // Root may read everything, so that permissions alone would show nothing here: a folder that is no folder any more.
+        let error = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let found = Found { errors: vec![(team.clone(), error())], ..Found::default() };
+        let reading = files.take(found);
+        assert!(reading.changes.is_empty(), "{reading:?}");
+        assert!(reading.errors[0].to_string().contains("team: permission denied"), "{}", reading.errors[0]);
+        assert!(files.take(Found { errors: vec![(team, error())], ..Found::default() }).errors.is_empty(), "told once");
+        assert!(files.read().errors.is_empty());
+    }
+
+    #[test]
+    fn links_that_go_round_end_and_one_file_counts_once() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.yaml"), service("a", 80)).unwrap();
+        for link in ["l1", "l2", "l3"] {
+            std::os::unix::fs::symlink(".", folder.path().join(link)).unwrap();
+        }
+        std::os::unix::fs::symlink("a.yaml", folder.path().join("b.yaml")).unwrap();
+        let reading = Files::new(vec![folder.path().to_path_buf()], Vec::new()).read();
+        assert_eq!((reading.changes.len(), reading.warnings), (1, Vec::new()));
     }
 
     #[test]

@@ -79,6 +79,11 @@ impl TlsSecret {
         }
     }
 
+    /// Whether the files can be served as they are now.
+    pub fn check(&self) -> Result<(), FileNote> {
+        self.load().map(drop)
+    }
+
     fn load(&self) -> Result<Secret, FileNote> {
         let read = |path: &PathBuf| {
             std::fs::read(path).map_err(|error| FileNote { path: path.clone(), place: None, message: describe(&error) })

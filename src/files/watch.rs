@@ -4,7 +4,8 @@
 //! file would die with the old one. A slow look-round besides covers file systems that tell nothing (NFS).
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -22,8 +23,13 @@ const LOOK_ROUND: Duration = Duration::from_secs(5);
 pub struct Watch {
     watcher: Option<RecommendedWatcher>,
     events: mpsc::Receiver<()>,
-    folders: BTreeSet<(PathBuf, bool)>,
+    folders: BTreeMap<Place, Inode>,
 }
+
+/// A folder that is watched, and whether all below it is too.
+type Place = (PathBuf, bool);
+/// Which folder it was: another one of its name is to be watched anew.
+type Inode = (u64, u64);
 
 impl Watch {
     pub fn new() -> Self {
@@ -39,36 +45,42 @@ impl Watch {
                 tracing::warn!(%error, "files cannot be watched; they are looked at every {} s", LOOK_ROUND.as_secs());
             })
             .ok();
-        Self { watcher, events, folders: BTreeSet::new() }
+        Self { watcher, events, folders: BTreeMap::new() }
     }
 
     /// Watches the folders that matter for `paths` as they are now; called again after each reading, since symlinks move.
     pub fn set(&mut self, paths: &[PathBuf]) {
         let Some(watcher) = &mut self.watcher else { return };
-        let mut wanted = BTreeSet::new();
+        let mut wanted: BTreeMap<Place, Inode> = BTreeMap::new();
+        let mut want = |folder: &Path, recursive| {
+            if let Ok(metadata) = std::fs::metadata(folder)
+                && metadata.is_dir()
+            {
+                wanted.insert((folder.to_path_buf(), recursive), (metadata.dev(), metadata.ino()));
+            }
+        };
         for path in paths {
             for hop in links(path) {
                 if let Some(parent) = hop.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                    wanted.insert((parent.to_path_buf(), false));
+                    want(parent, false);
                 }
-                if hop.is_dir() {
-                    wanted.insert((hop, true));
-                }
+                want(&hop, true);
             }
         }
-        for (folder, recursive) in self.folders.difference(&wanted) {
-            let _ = watcher.unwatch(folder);
-            tracing::trace!(folder = %folder.display(), recursive, "no longer watched");
-        }
-        let mut watched = BTreeSet::new();
-        for (folder, recursive) in wanted {
-            let known = self.folders.contains(&(folder.clone(), recursive));
-            let mode = if recursive { RecursiveMode::Recursive } else { RecursiveMode::NonRecursive };
-            if known || watcher.watch(&folder, mode).is_ok() {
-                watched.insert((folder, recursive));
+        let whole: Vec<PathBuf> = wanted.keys().filter(|(_, recursive)| *recursive).map(|(folder, _)| folder.clone()).collect();
+        wanted.retain(|(folder, recursive), _| *recursive || !whole.contains(folder));
+        for ((folder, recursive), inode) in &self.folders {
+            if wanted.get(&(folder.clone(), *recursive)) != Some(inode) {
+                let _ = watcher.unwatch(folder);
+                tracing::trace!(folder = %folder.display(), recursive, "no longer watched");
             }
         }
-        self.folders = watched;
+        wanted.retain(|place, inode| {
+            let (folder, recursive) = place;
+            let mode = if *recursive { RecursiveMode::Recursive } else { RecursiveMode::NonRecursive };
+            self.folders.get(place) == Some(inode) || watcher.watch(folder, mode).is_ok()
+        });
+        self.folders = wanted;
     }
 
     /// Waits until something may have changed.
@@ -85,7 +97,7 @@ impl Watch {
     }
 }
 
-/// The path itself, made absolute, and what each symlink on its end points to.
+/// The path itself, made absolute; each symlink on the way, at its end or above it; and what they come to.
 fn links(path: &Path) -> Vec<PathBuf> {
     // More hops than the kernel follows cannot be opened either.
     const MAX_HOPS: usize = 40;
@@ -93,8 +105,12 @@ fn links(path: &Path) -> Vec<PathBuf> {
     let Ok(mut current) = std::path::absolute(path) else { return hops };
     for _ in 0..MAX_HOPS {
         hops.push(current.clone());
-        let Ok(target) = std::fs::read_link(&current) else { break };
-        current = current.parent().map_or_else(|| target.clone(), |parent| parent.join(&target));
+        let link = current.ancestors().find_map(|place| Some((place.to_path_buf(), std::fs::read_link(place).ok()?)));
+        let Some((link, target)) = link else { break };
+        let below = current.strip_prefix(&link).unwrap_or(Path::new("")).to_path_buf();
+        let target = link.parent().map_or_else(|| target.clone(), |parent| parent.join(&target));
+        current = if below.as_os_str().is_empty() { target } else { target.join(below) };
+        hops.push(link);
     }
     hops.extend(std::fs::canonicalize(path));
     hops
@@ -103,6 +119,50 @@ fn links(path: &Path) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Makes the watch see, changes something, and waits until it was seen; less than the look-round takes.
+    async fn wakes(watch: &mut Watch, paths: &[PathBuf], what: &str, change: impl FnOnce()) {
+        watch.set(paths);
+        change();
+        tokio::time::timeout(LOOK_ROUND / 2, watch.changed()).await.unwrap_or_else(|_| panic!("not seen: {what}"));
+        // What else the change told.
+        while tokio::time::timeout(SETTLE * 2, watch.changed()).await.is_ok() {}
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_another_took_the_place_of_is_watched_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let routes = folder.path().join("routes");
+        std::fs::create_dir(&routes).unwrap();
+        std::fs::create_dir(folder.path().join("next")).unwrap();
+        let (mut watch, paths) = (Watch::new(), [routes.clone()]);
+        wakes(&mut watch, &paths, "the swap", || {
+            std::fs::rename(&routes, folder.path().join("old")).unwrap();
+            std::fs::rename(folder.path().join("next"), &routes).unwrap();
+        })
+        .await;
+        wakes(&mut watch, &paths, "an edit in the new one", || std::fs::write(routes.join("x.yaml"), "").unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn links_at_the_end_and_on_the_way_are_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |path: &str| folder.path().join(path);
+        for path in ["1/routes", "2/routes", "available"] {
+            std::fs::create_dir_all(at(path)).unwrap();
+        }
+        std::fs::write(at("available/x.yaml"), "").unwrap();
+        std::os::unix::fs::symlink("1", at("current")).unwrap();
+        std::os::unix::fs::symlink(at("available/x.yaml"), at("1/routes/x.yaml")).unwrap();
+        let (mut watch, paths) = (Watch::new(), [at("current/routes"), at("current/routes/x.yaml")]);
+        wakes(&mut watch, &paths, "an edit of what a link leads to", || std::fs::write(at("available/x.yaml"), "x").unwrap()).await;
+        wakes(&mut watch, &paths, "a swapped folder above", || {
+            std::os::unix::fs::symlink("2", at("next")).unwrap();
+            std::fs::rename(at("next"), at("current")).unwrap();
+        })
+        .await;
+        wakes(&mut watch, &paths, "an edit below it", || std::fs::write(at("2/routes/y.yaml"), "").unwrap()).await;
+    }
 
     #[tokio::test]
     async fn a_swapped_symlink_wakes() {

@@ -1,6 +1,12 @@
 //! `serve` on a folder: edit, break, mend, symlink swap, PEM files renewed.
 
-use std::{collections::BTreeSet, fs, os::unix::fs::symlink, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::symlink,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use crate::support::{Backend, Penstock, WebSocket, eventually, proxy_route, served_certificate, write};
 
@@ -53,6 +59,83 @@ fn edits_are_live_a_broken_file_costs_nobody_anything_and_sockets_stay() {
         }
     }
     assert_eq!(listeners(penstock.id()), listening, "no listener is opened or closed by an edit");
+}
+
+/// Makes edits one after the other and waits for each to be live; says how long each took.
+fn edits(penstock: &Penstock, how_many: usize, mut edit: impl FnMut(usize) -> &'static str) -> Vec<Duration> {
+    let took = (0..how_many).map(|number| {
+        let began = Instant::now();
+        let expected = edit(number);
+        eventually("an edit is live", || (penstock.get("r.test", "/").1 == expected).then_some(()));
+        began.elapsed()
+    });
+    took.collect()
+}
+
+/// Half of them at least within a second: others may have had a busy machine. Were the files only looked at from time to time, all would be
+/// seconds late.
+fn are_live_within_a_second(what: &str, mut took: Vec<Duration>) {
+    took.sort_unstable();
+    println!("{what}: {took:?}");
+    assert!(took[took.len() / 2] < Duration::from_secs(1), "{what}: {took:?}");
+}
+
+#[test]
+fn an_edit_is_live_within_a_second_however_the_files_are_linked() {
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    let (to_one, to_two) = (proxy_route("r", "r.test", &one.url()), proxy_route("r", "r.test", &two.url()));
+    let version = |number: usize| if number % 2 == 0 { (&to_two, "two") } else { (&to_one, "one") };
+    let folder = tempfile::tempdir().unwrap();
+    let at = |path: &str| folder.path().join(path);
+    for path in ["plain", "linked", "available", "releases/1", "releases/2"] {
+        fs::create_dir_all(at(path)).unwrap();
+    }
+    for path in ["plain/r.yaml", "available/r.yaml", "releases/1/r.yaml"] {
+        write(&at(path), &to_one);
+    }
+    symlink("../available/r.yaml", at("linked/r.yaml")).unwrap();
+    symlink("releases", at("current")).unwrap();
+
+    let penstock = Penstock::start(&["serve", at("plain").to_str().unwrap()]);
+    let edit = |path: &Path, number| {
+        let (text, expected) = version(number);
+        write(path, text);
+        expected
+    };
+    are_live_within_a_second("a file in the folder", edits(&penstock, 6, |number| edit(&at("plain/r.yaml"), number)));
+    let swap = |number| {
+        let next = at(&format!("next{number}"));
+        fs::create_dir(&next).unwrap();
+        let expected = edit(&next.join("r.yaml"), number);
+        fs::rename(at("plain"), at(&format!("old{number}"))).unwrap();
+        fs::rename(next, at("plain")).unwrap();
+        expected
+    };
+    are_live_within_a_second("another folder in its place", edits(&penstock, 6, swap));
+    are_live_within_a_second("a file in that one", edits(&penstock, 6, |number| edit(&at("plain/r.yaml"), number)));
+    drop(penstock);
+
+    let penstock = Penstock::start(&["serve", at("linked").to_str().unwrap()]);
+    are_live_within_a_second("what a link leads to", edits(&penstock, 6, |number| edit(&at("available/r.yaml"), number)));
+    drop(penstock);
+
+    let penstock = Penstock::start(&["serve", at("current/1").to_str().unwrap()]);
+    are_live_within_a_second("below a linked folder", edits(&penstock, 6, |number| edit(&at("releases/1/r.yaml"), number)));
+}
+
+#[test]
+fn sighup_reads_again_and_ends_nothing() {
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("r.yaml");
+    write(&file, &proxy_route("r", "r.test", &one.url()));
+    let penstock = Penstock::start(&["serve", "--watch=false", folder.path().to_str().unwrap()]);
+    let mut socket = WebSocket::open(penstock.http, "r.test");
+    write(&file, &proxy_route("r", "r.test", &two.url()));
+    assert_eq!(penstock.get("r.test", "/").1, "one");
+    penstock.signal("HUP");
+    eventually("the edit is live", || (penstock.get("r.test", "/").1 == "two").then_some(()));
+    socket.echo("still open");
 }
 
 #[test]

@@ -26,6 +26,10 @@ pub struct Request<'a> {
     pub path: &'a RequestPath<'a>,
     pub query: Option<&'a str>,
     pub client: IpAddr,
+    /// The protocol that it asks to upgrade to.
+    pub upgrade: Option<&'a str>,
+    /// The ports by which clients reach HTTP and HTTPS.
+    pub ports: (u16, u16),
 }
 
 /// No stage before the backends looks at fields of the head.
@@ -43,7 +47,7 @@ impl CompiledRoute {
         let scheme = if request.scheme == "https" { Scheme::Https } else { Scheme::Http };
         let client =
             ClientInfo { address: request.client, scheme, host: None, port: None, forwarded_chain: request.client.to_string() };
-        let ports = PublicPorts { http: 80, https: 443 };
+        let ports = PublicPorts { http: request.ports.0, https: request.ports.1 };
         let head = RequestHead {
             method: "GET",
             authority: request.authority,
@@ -55,7 +59,7 @@ impl CompiledRoute {
             ports,
             request_id: "",
             content_length: None,
-            upgrade: None,
+            upgrade: request.upgrade,
         };
         let policies = &self.route.policies;
         let mut stages = Vec::new();
@@ -78,10 +82,11 @@ impl CompiledRoute {
                 }
                 stages.push(("sent", sent_text(forward, request)));
                 for (backend, weight) in &forward.backends {
-                    stages.push(("backend", format!("{} (weight {weight})", backend.name())));
+                    let none = if backend.has_endpoints() { "" } else { ", has no endpoints" };
+                    stages.push(("backend", format!("{} (weight {weight}{none})", backend.name())));
                 }
-                if forward.backends.is_empty() {
-                    stages.push(("answer", "503: there is no backend".to_owned()));
+                if forward.choose().is_none() {
+                    stages.push(("answer", "503: the backend of this route has no endpoints".to_owned()));
                 }
                 let time = |limit: Option<Duration>| limit.map_or("off".to_owned(), units::format_duration);
                 let timeouts = &policies.timeouts;

@@ -32,7 +32,7 @@ pub struct Options {
 }
 
 /// The limits of all connections. Those of a route stand in its policies.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Client connections open at once in the process, tunnels included. None: as many as descriptors allow (one for the client and one
     /// for the upstream each).
@@ -104,7 +104,7 @@ pub struct Bound {
 /// Why a data plane cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("{option}: {source}")]
+    #[error("{option}")]
     Bind { option: &'static str, source: BindError },
     #[error("a listener cannot be used: {0}")]
     Listener(io::Error),

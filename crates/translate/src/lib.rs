@@ -27,6 +27,7 @@ mod world;
 
 pub use annotations::{Annotation, BadValue, Scope, annotations, reference};
 pub use conditions::{ConditionSketch, conditions};
+pub use ownership::CLASS_ANNOTATION;
 pub use profile::profiles_reference;
 pub use report::{Finding, ObjectReport, Reason, Report, Verdict};
 pub use settings::{DEFAULT_CLASS, INGRESS_NGINX_CONTROLLER, NATIVE_CONTROLLER, Ownership, Profile, Settings};

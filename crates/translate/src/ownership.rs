@@ -10,7 +10,9 @@ use crate::{
 };
 
 /// The annotation by which classes were named before `spec.ingressClassName` (deprecated in Kubernetes 1.18, and still in use).
-pub(crate) const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
+pub const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
+/// Marks the class of objects that name none (Kubernetes API, IngressClass).
+const DEFAULT_CLASS_ANNOTATION: &str = "ingressclass.kubernetes.io/is-default-class";
 /// What everybody calls the class of ingress-nginx. Where no such class is to be seen (manifests in files), the name says enough.
 const NGINX_CLASS: &str = "nginx";
 
@@ -27,13 +29,13 @@ pub(crate) fn of_ingress(
     let annotation = annotations.and_then(|annotations| annotations.get(CLASS_ANNOTATION)).map(String::as_str);
     let like_nginx = annotations.is_some_and(|annotations| annotations.keys().any(|name| name.starts_with(NGINX_PREFIX)));
     match &reading.settings.ownership {
-        Ownership::Everything => Some(match field.or(annotation) {
-            Some(class) => match reading.controller(class) {
-                Some(controller) => profile_of(controller),
-                None => unknown_class(class, like_nginx),
-            },
-            None => by_annotations(like_nginx),
-        }),
+        Ownership::Everything => Some(profile_of_class(reading, field.or(annotation), like_nginx)),
+        Ownership::OfClass(name) => {
+            let class = field.or(annotation);
+            // The API server gives the default class to Ingresses that name none.
+            let ours = class.map_or_else(|| reading.is_default_class(name), |class| *class == **name);
+            ours.then(|| profile_of_class(reading, Some(name), like_nginx))
+        }
         Ownership::ByClass { controllers, ingress_class, without_class, by_name } => {
             let owned = |reading: &mut Reading<'_>, class: &str| by_controller(reading, class, controllers);
             match (field, annotation) {
@@ -59,10 +61,21 @@ pub(crate) fn of_proxy_route(reading: &mut Reading<'_>, namespace: &str, class: 
     let class = class.unwrap_or(DEFAULT_CLASS);
     match &reading.settings.ownership {
         Ownership::Everything => true,
+        Ownership::OfClass(name) => *class == **name,
         Ownership::ByClass { controllers, ingress_class, by_name, .. } => {
             by_controller(reading, class, controllers).is_some()
                 || *by_name && *class == **ingress_class && reading.class_exists(class)
         }
+    }
+}
+
+fn profile_of_class(reading: &mut Reading<'_>, class: Option<&str>, like_nginx: bool) -> Profile {
+    match class {
+        Some(class) => match reading.controller(class) {
+            Some(controller) => profile_of(controller),
+            None => unknown_class(class, like_nginx),
+        },
+        None => by_annotations(like_nginx),
     }
 }
 
@@ -106,6 +119,13 @@ impl<'w> Reading<'w> {
             .map(|class| class.spec.as_ref().and_then(|spec| spec.controller.as_deref()).unwrap_or_default());
         self.depend(id);
         found
+    }
+
+    fn is_default_class(&mut self, class: &str) -> bool {
+        let there = self.class_exists(class);
+        let key = Id::new(Kind::IngressClass, "", class).key;
+        let annotations = self.world.ingress_classes.get(&key).and_then(|class| class.metadata.annotations.as_ref());
+        there && annotations.and_then(|annotations| annotations.get(DEFAULT_CLASS_ANNOTATION)).is_some_and(|value| value == "true")
     }
 
     fn class_exists(&mut self, class: &str) -> bool {

@@ -35,6 +35,9 @@ pub enum Ownership {
     /// All of them, whatever their class says (`serve`, `proxy`, `check`). The profile follows the controller of the class where that is
     /// there; else the class's name, if it is `nginx`; else an `nginx.ingress.kubernetes.io/` annotation.
     Everything,
+    /// Those of one class by its name, whoever its controller is (`check` and `serve` with `--ingress-class`). The profile is found as for
+    /// all of them.
+    OfClass(Box<str>),
     /// By class, as a controller in a cluster.
     ByClass {
         /// `--controller-class`: controller strings that are ours, each with its profile. By default both of the constants above stand for
