@@ -9,13 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use penstock_kubernetes::{ServedReceiver, ServedSender, served};
 use penstock_model::{HostPattern, Model, ObjectRef};
 use penstock_proxy::DataPlane;
 use penstock_translate::{Change, Id, ObjectReport, Report, Settings, Translation, Translator, Verdict, World};
-use tokio::sync::{
-    mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
-    watch,
-};
+use tokio::sync::watch;
 
 /// What is served now.
 #[derive(Clone, Debug, Default)]
@@ -39,9 +37,8 @@ pub struct Pipeline {
     translation: Translation,
     plane: Arc<DataPlane>,
     published: watch::Sender<Arc<Publication>>,
-    /// Whoever follows the objects themselves: the writer of status.
-    follower: Option<UnboundedSender<Change>>,
-    reports: watch::Sender<Arc<Report>>,
+    /// To whoever follows the objects themselves: the writer of status.
+    follower: Option<ServedSender>,
 }
 
 impl Pipeline {
@@ -53,7 +50,6 @@ impl Pipeline {
             plane,
             published: watch::Sender::new(Arc::default()),
             follower: None,
-            reports: watch::Sender::new(Arc::default()),
         }
     }
 
@@ -62,21 +58,18 @@ impl Pipeline {
         self.published.subscribe()
     }
 
-    /// Follows every change that the World takes, and the report of what is served.
-    pub fn follow(&mut self) -> (UnboundedReceiver<Change>, watch::Receiver<Arc<Report>>) {
-        let (sender, changes) = unbounded_channel();
+    /// Follows the objects that are served, and the report of them.
+    pub fn follow(&mut self) -> ServedReceiver {
+        let (sender, receiver) = served();
         self.follower = Some(sender);
-        (changes, self.reports.subscribe())
+        receiver
     }
 
     /// Takes changes into the World and translates what they touch. Nothing is served differently before [`Pipeline::publish`].
     pub fn translate(&mut self, changes: Vec<Change>) -> &Translation {
         let started = Instant::now();
-        if let Some(follower) = &self.follower {
-            // Whoever stopped following is not missed.
-            for change in &changes {
-                let _ = follower.send(change.clone());
-            }
+        if let Some(follower) = &mut self.follower {
+            follower.note(&changes);
         }
         let ids: Vec<Id> = changes.into_iter().filter_map(|change| self.world.take(change)).collect();
         self.translation = self.translator.apply(&self.world, &ids);
@@ -89,8 +82,16 @@ impl Pipeline {
         &self.translation
     }
 
-    /// Serves what was translated last. Returns once every worker does.
+    /// Serves what was translated last. Returns once every worker does, and whoever follows was told.
     pub fn publish(&mut self) {
+        self.serve();
+        // Also where nothing is served differently: an object may be another although it asks for the same.
+        if let Some(follower) = &mut self.follower {
+            follower.served(&self.translation.report);
+        }
+    }
+
+    fn serve(&self) {
         let before = self.published.borrow().clone();
         let now = &self.translation;
         if before.generation > 0
@@ -111,7 +112,6 @@ impl Pipeline {
         if changed && before.generation > 0 {
             log_hosts(&before.translation.model, &now.model, started.elapsed());
         }
-        self.reports.send_replace(now.report.clone());
         let generation = before.generation + 1;
         self.published.send_replace(Arc::new(Publication { generation, translation: now.clone() }));
     }

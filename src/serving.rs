@@ -59,10 +59,8 @@ pub trait Source: Send {
 /// What a source may follow of the process that it feeds.
 #[derive(Debug)]
 pub struct Surroundings {
-    /// Every change that the World takes.
-    pub changes: tokio::sync::mpsc::UnboundedReceiver<Change>,
-    /// The report of what every worker serves.
-    pub reports: tokio::sync::watch::Receiver<Arc<penstock_translate::Report>>,
+    /// The objects that every worker serves, and the report of them.
+    pub served: penstock_kubernetes::ServedReceiver,
     /// True once the end began. The process waits a little until it is dropped.
     pub ending: tokio::sync::watch::Receiver<bool>,
 }
@@ -101,8 +99,7 @@ where
             admin::serve(address, plane.clone(), more_metrics, pipeline.subscribe(), ready.clone()).context("--admin")?;
         }
         let (end, ending) = tokio::sync::watch::channel(false);
-        let (changes, reports) = pipeline.follow();
-        let surroundings = Surroundings { changes, reports, ending };
+        let surroundings = Surroundings { served: pipeline.follow(), ending };
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         // Its default would end the process and cut what is open. Sources that can read again hear it themselves.

@@ -1,11 +1,11 @@
 //! `penstock controller`: the Kubernetes mode.
 
-use std::process::ExitCode;
+use std::{collections::BTreeSet, process::ExitCode};
 
 use anyhow::Context;
 use penstock_kubernetes::{
     Client, KubernetesMetrics, Leadership, LeaseOptions, SecretsMode, SourceOptions, StatusAddress, StatusOptions, StatusWriter,
-    connect, release_lease, stand_for_election,
+    check_ttl, connect, release_lease, stand_for_election,
 };
 use penstock_translate::{Change, INGRESS_NGINX_CONTROLLER, Key, NATIVE_CONTROLLER, Ownership, Profile, Settings, Translation};
 use prometheus_client::registry::Registry;
@@ -17,6 +17,8 @@ use crate::{
 
 pub fn run(options: &ControllerOptions) -> anyhow::Result<ExitCode> {
     let on = |switch: Option<bool>| switch == Some(true);
+    check_ttl(options.election_ttl).context("--election-ttl")?;
+    let namespaces = namespaces(&options.watch_namespace);
     let settings = Settings {
         ownership: by_class(
             &options.ingress_class,
@@ -31,12 +33,12 @@ pub fn run(options: &ControllerOptions) -> anyhow::Result<ExitCode> {
             .map(secret_key)
             .transpose()
             .context("--default-ssl-certificate")?,
-        namespaces: options.watch_namespace.iter().map(|namespace| namespace.as_str().into()).collect(),
+        namespaces: namespaces.iter().map(|namespace| namespace.as_str().into()).collect(),
     };
     let mode = Mode::Cluster { allowed_addresses: options.allow_external_addresses.clone() };
     let published = options.publish_service.as_deref().map(secret_key).transpose().context("--publish-service")?;
     let watch = SourceOptions {
-        namespaces: options.watch_namespace.clone(),
+        namespaces,
         secrets: match options.secrets {
             Secrets::All => SecretsMode::All,
             Secrets::ByName => SecretsMode::ByName,
@@ -52,6 +54,12 @@ pub fn run(options: &ControllerOptions) -> anyhow::Result<ExitCode> {
         write_status(options, &client, namespace, published, surroundings, &metrics);
         Ok(Cluster(source))
     })
+}
+
+/// Each once. An empty one is none: `--watch-namespace=` means all, as in ingress-nginx.
+fn namespaces(given: &[String]) -> Vec<String> {
+    let given: BTreeSet<&str> = given.iter().map(|namespace| namespace.trim()).filter(|namespace| !namespace.is_empty()).collect();
+    given.into_iter().map(ToOwned::to_owned).collect()
 }
 
 /// Stands for election, and writes status and Events while it leads.
@@ -81,8 +89,8 @@ fn write_status(
     let election = tokio::spawn(stand_for_election(client.clone(), lease.clone(), leadership.clone(), metrics.clone()));
     let what = StatusOptions { status: options.update_status == Some(true), address, instance: lease.identity.clone() };
     let writer = StatusWriter::new(client.clone(), leadership.clone(), what, metrics.clone());
-    let Surroundings { changes, reports, mut ending } = surroundings;
-    let writing = tokio::spawn(writer.run(changes, reports));
+    let Surroundings { served, mut ending } = surroundings;
+    let writing = tokio::spawn(writer.run(served));
     let client = client.clone();
     tokio::spawn(async move {
         let _ = ending.wait_for(|ending| *ending).await;
@@ -117,4 +125,16 @@ pub fn by_class(class: &str, controller: Option<&str>, by_name: bool, without_cl
         None => vec![(NATIVE_CONTROLLER.into(), Profile::Native), (INGRESS_NGINX_CONTROLLER.into(), Profile::IngressNginx)],
     };
     Ownership::ByClass { controllers, ingress_class: class.into(), without_class, by_name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_namespace_is_none_and_each_counts_once() {
+        let given = |text: &[&str]| namespaces(&text.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
+        assert!(given(&[""]).is_empty());
+        assert_eq!(given(&["b", "a", "", "b"]), ["a", "b"]);
+    }
 }

@@ -11,45 +11,66 @@ use std::{
 
 use crate::KubernetesMetrics;
 
-/// The interrupted watches of a process, by kind; clones share it.
+/// The watches of a process that do not stand, by kind; clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Interruptions {
     metrics: KubernetesMetrics,
-    by_kind: Arc<Mutex<BTreeMap<String, usize>>>,
+    interrupted: Arc<Mutex<BTreeMap<String, usize>>>,
+    refused: Arc<Mutex<BTreeMap<String, usize>>>,
 }
 
 impl Interruptions {
     pub(crate) fn new(metrics: KubernetesMetrics) -> Self {
-        Self { metrics, by_kind: Arc::default() }
+        Self { metrics, interrupted: Arc::default(), refused: Arc::default() }
     }
 
     /// Whether it is the kind's first.
     fn begins(&self, kind: &str) -> bool {
         self.metrics.watches_interrupted.inc();
-        let mut by_kind = self.by_kind.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = by_kind.entry(kind.to_owned()).or_default();
-        *count += 1;
-        *count == 1
+        count_up(&self.interrupted, kind)
     }
 
     /// Whether it was the kind's last.
     fn ends(&self, kind: &str) -> bool {
         self.metrics.watches_interrupted.dec();
-        let mut by_kind = self.by_kind.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(count) = by_kind.get_mut(kind) else { return false };
-        *count -= 1;
-        let last = *count == 0;
-        if last {
-            by_kind.remove(kind);
-        }
-        last
+        count_down(&self.interrupted, kind)
     }
+
+    fn refusal_begins(&self, kind: &str) -> bool {
+        self.metrics.watches_refused.inc();
+        count_up(&self.refused, kind)
+    }
+
+    fn refusal_ends(&self, kind: &str) -> bool {
+        self.metrics.watches_refused.dec();
+        count_down(&self.refused, kind)
+    }
+}
+
+fn count_up(by_kind: &Mutex<BTreeMap<String, usize>>, kind: &str) -> bool {
+    let mut by_kind = by_kind.lock().unwrap_or_else(PoisonError::into_inner);
+    let count = by_kind.entry(kind.to_owned()).or_default();
+    *count += 1;
+    *count == 1
+}
+
+fn count_down(by_kind: &Mutex<BTreeMap<String, usize>>, kind: &str) -> bool {
+    let mut by_kind = by_kind.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(count) = by_kind.get_mut(kind) else { return false };
+    *count -= 1;
+    let last = *count == 0;
+    if last {
+        by_kind.remove(kind);
+    }
+    last
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Stands,
     Interrupted,
+    /// The API server refuses it to us.
+    Refused,
     /// The API server has no such kind, which is no fault of its own.
     Absent,
 }
@@ -75,9 +96,9 @@ impl Standing {
     }
 
     pub(crate) fn interrupted(&mut self, error: &str) {
-        if self.state == State::Stands {
+        if matches!(self.state, State::Stands | State::Refused) {
+            self.set(State::Interrupted);
             let kind = &self.kind;
-            self.state = State::Interrupted;
             if self.interruptions.begins(kind) {
                 tracing::warn!(resource = %kind, error, "the watch is interrupted; what was known serves on");
             } else {
@@ -86,14 +107,22 @@ impl Standing {
         }
     }
 
-    /// Gives whether that is new.
-    pub(crate) fn absent(&mut self) -> bool {
-        if self.state == State::Absent {
-            return false;
+    pub(crate) fn refused(&mut self, error: &str) {
+        if self.state != State::Refused {
+            self.set(State::Refused);
+            if self.interruptions.refusal_begins(&self.kind) {
+                tracing::warn!(resource = %self.kind, error, "the API server refuses them; what was known serves on, and the rest is served without them");
+            } else {
+                tracing::debug!(resource = %self.kind, error, "one more watch is refused");
+            }
         }
-        self.set(State::Absent);
-        tracing::warn!("{} are not installed in this cluster; they are picked up when they come", self.kind);
-        true
+    }
+
+    pub(crate) fn absent(&mut self) {
+        if self.state != State::Absent {
+            self.set(State::Absent);
+            tracing::warn!("{} are not installed in this cluster; they are picked up when they come", self.kind);
+        }
     }
 
     pub(crate) fn is_absent(&self) -> bool {
@@ -109,6 +138,7 @@ impl Standing {
         match std::mem::replace(&mut self.state, state) {
             State::Stands => false,
             State::Interrupted => self.interruptions.ends(&self.kind),
+            State::Refused => self.interruptions.refusal_ends(&self.kind),
             State::Absent => true,
         }
     }
@@ -150,12 +180,25 @@ mod tests {
         let metrics = KubernetesMetrics::default();
         let mut watch = Standing::new("proxyroutes".into(), Interruptions::new(metrics.clone()));
         watch.interrupted("refused");
-        assert!(watch.absent());
-        assert!(!watch.absent(), "told of once");
+        watch.absent();
         watch.interrupted("refused");
         assert_eq!(metrics.watches_interrupted.get(), 0);
         assert!(watch.is_absent() && !watch.is_standing());
         watch.stands();
         assert!(watch.is_standing());
+    }
+    #[test]
+    fn a_refused_watch_is_counted_apart() {
+        let metrics = KubernetesMetrics::default();
+        let mut watch = Standing::new("services".into(), Interruptions::new(metrics.clone()));
+        let counts = || (metrics.watches_interrupted.get(), metrics.watches_refused.get());
+        watch.refused("forbidden");
+        watch.refused("forbidden");
+        assert_eq!(counts(), (0, 1));
+        watch.interrupted("no connection");
+        assert_eq!(counts(), (1, 0));
+        watch.refused("forbidden");
+        watch.stands();
+        assert_eq!(counts(), (0, 0));
     }
 }

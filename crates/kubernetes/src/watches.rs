@@ -2,7 +2,11 @@
 //!
 //! Objects are trimmed before they are kept. What goes wrong is logged when it begins and when it is over, not on every try.
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{
+    fmt::Debug,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::{
@@ -15,7 +19,8 @@ use kube::{
     runtime::{WatchStreamExt, watcher, watcher::Event},
 };
 use penstock_api::ProxyRoute;
-use penstock_translate::{Id, Key, Kind, Object};
+use penstock_translate::{Key, Kind, Object};
+use prometheus_client::metrics::counter::Counter;
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::{mpsc::UnboundedSender, watch},
@@ -24,8 +29,9 @@ use tokio::{
 
 use crate::{
     backoff::WatchBackoff,
-    observed::observed,
+    observed::{observed, within},
     standing::{Interruptions, Standing},
+    trim::Trim,
 };
 
 /// What a watch tells.
@@ -41,6 +47,12 @@ pub(crate) enum Told {
     ListEnds,
     /// The API server has no such kind.
     Absent,
+    /// The API server refuses it to us.
+    Refused,
+    /// It broke off, or could not be read; it is tried again.
+    Interrupted,
+    /// It goes on from where it was.
+    TakenUp,
 }
 
 /// Of which objects of a kind a watch tells.
@@ -51,6 +63,27 @@ pub(crate) enum Scope {
     One(Key),
 }
 
+impl Scope {
+    /// Whether an object of the kind belongs to it.
+    pub(crate) fn holds(&self, key: &Key) -> bool {
+        match self {
+            Self::All => true,
+            Self::Namespace(namespace) => **namespace == *key.namespace,
+            Self::One(one) => one == key,
+        }
+    }
+}
+
+impl std::fmt::Display for Scope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::Namespace(namespace) => write!(f, "namespace {namespace}"),
+            Self::One(key) => write!(f, "{key}"),
+        }
+    }
+}
+
 /// Where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Origin {
@@ -58,6 +91,9 @@ pub(crate) enum Origin {
     /// What was asked of one Secret by its name.
     Secret(Key),
 }
+
+/// After so many seconds the API server ends a watch, and it is asked for again. A connection that died unnoticed shows a little later.
+const WATCH: u32 = 60;
 
 /// How often a kind that is not installed is looked for. Installing a CRD is a rare act, and a look is cheap.
 const LOOK_FOR_KIND: Duration = Duration::from_secs(5);
@@ -68,6 +104,8 @@ pub(crate) struct Watches {
     pub(crate) client: Client,
     pub(crate) sender: UnboundedSender<(Origin, Told)>,
     pub(crate) interruptions: Interruptions,
+    /// Lists that were read to their end.
+    pub(crate) lists: Counter<u64, AtomicU64>,
 }
 
 impl Watches {
@@ -82,7 +120,7 @@ impl Watches {
             Kind::IngressClass => {
                 let (client, taken_up) = observed(&self.client);
                 let api = Api::<IngressClass>::all(client);
-                self.spawn(api, taken_up, watcher::Config::default(), Origin::Watch(kind, scope.clone()), Object::IngressClass);
+                self.spawn(api, taken_up, config(), Origin::Watch(kind, scope.clone()), Object::IngressClass);
             }
         }
     }
@@ -94,18 +132,20 @@ impl Watches {
         self.spawn(api, taken_up, named(key), Origin::Secret(key.clone()), Object::Secret)
     }
 
-    /// Reads one Secret once. That it is not there, or cannot be read, is told as [`Told::Absent`].
+    /// Reads one Secret once. That it is not there is told as [`Told::Absent`].
     pub(crate) fn read_secret(&self, key: &Key) -> AbortHandle {
         let api = Api::<Secret>::namespaced(self.client.clone(), &key.namespace);
         let (key, sender) = (key.clone(), self.sender.clone());
         let reading = async move {
-            let told = match api.get_opt(&key.name).await {
+            let told = match within(api.get_opt(&key.name)).await {
                 Ok(Some(mut secret)) => {
-                    trim(&mut secret);
+                    secret.trim();
                     let version = secret.resource_version().unwrap_or_default();
                     Told::Put { key: key.clone(), version, object: Object::Secret(Arc::new(secret)) }
                 }
-                Ok(None) | Err(_) => Told::Absent,
+                Ok(None) => Told::Absent,
+                Err(kube::Error::Api(status)) if status.is_forbidden() => Told::Refused,
+                Err(_) => Told::Interrupted,
             };
             let _ = sender.send((Origin::Secret(key), told));
         };
@@ -116,7 +156,7 @@ impl Watches {
     where
         K: Resource<Scope = k8s_openapi::NamespaceResourceScope> + Watched,
     {
-        let mut config = watcher::Config::default();
+        let mut config = config();
         let (client, taken_up) = observed(&self.client);
         let api = match scope {
             Scope::All => Api::<K>::all(client),
@@ -140,24 +180,26 @@ impl Watches {
         origin: Origin,
         wrap: fn(Arc<K>) -> Object,
     ) -> AbortHandle {
-        let stream = watcher(api, config).backoff(WatchBackoff::default()).modify(trim);
+        let stream = watcher(api, config).backoff(WatchBackoff::default()).modify(Trim::trim);
         tokio::spawn(follow(stream, taken_up, origin, self.clone(), wrap)).abort_handle()
     }
 }
 
-fn named(key: &Key) -> watcher::Config {
-    watcher::Config::default().fields(&format!("metadata.name={}", key.name))
+fn config() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH)
 }
 
-fn trim<K: Resource>(object: &mut K) {
-    object.managed_fields_mut().clear();
-    object.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
+fn named(key: &Key) -> watcher::Config {
+    config().fields(&format!("metadata.name={}", key.name))
 }
 
 /// What every watched type can do.
-pub(crate) trait Watched: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static {}
+pub(crate) trait Watched:
+    Resource<DynamicType = ()> + Trim + Clone + DeserializeOwned + Debug + Send + Sync + 'static
+{
+}
 
-impl<K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static> Watched for K {}
+impl<K: Resource<DynamicType = ()> + Trim + Clone + DeserializeOwned + Debug + Send + Sync + 'static> Watched for K {}
 
 async fn follow<K: Watched>(
     stream: impl Stream<Item = Result<Event<K>, watcher::Error>>,
@@ -166,49 +208,68 @@ async fn follow<K: Watched>(
     watches: Watches,
     wrap: fn(Arc<K>) -> Object,
 ) {
-    let sender = watches.sender;
-    let mut standing = Standing::new(K::plural(&()), watches.interruptions);
+    let tell = |told| watches.sender.send((origin.clone(), told)).is_ok();
+    let mut standing = Standing::new(K::plural(&()), watches.interruptions.clone());
     let mut stream = std::pin::pin!(stream);
     loop {
         let event = tokio::select! {
             event = stream.next() => event,
             Ok(()) = taken_up.changed(), if !standing.is_standing() => {
                 standing.stands();
+                if !tell(Told::TakenUp) {
+                    return;
+                }
                 continue;
             }
         };
-        let Some(event) = event else { return };
-        let told = match event {
-            Err(error) => {
-                if is_absent(&error) {
-                    if standing.absent() && sender.send((origin.clone(), Told::Absent)).is_err() {
-                        return;
+        let event = match event {
+            None => return,
+            Some(Ok(event)) => event,
+            Some(Err(error)) => {
+                let told = match code(&error) {
+                    Some(404) => {
+                        standing.absent();
+                        Told::Absent
                     }
-                } else {
-                    standing.interrupted(&one_line(&error));
-                }
+                    Some(403) => {
+                        standing.refused(&one_line(&error));
+                        Told::Refused
+                    }
+                    _ => {
+                        standing.interrupted(&one_line(&error));
+                        Told::Interrupted
+                    }
+                };
                 // What was taken up before broke just now.
                 taken_up.mark_unchanged();
+                if !tell(told) {
+                    return;
+                }
                 if standing.is_absent() {
                     tokio::time::sleep(LOOK_FOR_KIND).await;
                 }
                 continue;
             }
-            Ok(event) => event,
         };
-        if matches!(told, Event::InitDone | Event::Apply(_) | Event::Delete(_)) {
+        if matches!(event, Event::InitDone | Event::Apply(_) | Event::Delete(_)) {
+            if !standing.is_standing() && !matches!(event, Event::InitDone) && !tell(Told::TakenUp) {
+                return;
+            }
             standing.stands();
         }
-        let told = match told {
+        let told = match event {
             Event::Init => Told::ListBegins,
-            Event::InitDone => Told::ListEnds,
+            Event::InitDone => {
+                watches.lists.inc();
+                Told::ListEnds
+            }
             Event::InitApply(object) | Event::Apply(object) => {
                 let (key, version) = (key_of(&object), object.resource_version().unwrap_or_default());
                 Told::Put { key, version, object: wrap(Arc::new(object)) }
             }
             Event::Delete(object) => Told::Deleted(key_of(&object)),
         };
-        if sender.send((origin.clone(), told)).is_err() {
+        if !tell(told) {
             return;
         }
     }
@@ -218,20 +279,59 @@ fn key_of<K: Resource>(object: &K) -> Key {
     Key::new(object.meta().namespace.as_deref().unwrap_or_default(), object.meta().name.as_deref().unwrap_or_default())
 }
 
-fn is_absent(error: &watcher::Error) -> bool {
-    let (watcher::Error::InitialListFailed(inner) | watcher::Error::WatchStartFailed(inner) | watcher::Error::WatchFailed(inner)) =
-        error
-    else {
-        return false;
-    };
-    matches!(inner, kube::Error::Api(status) if status.code == 404)
+/// What the API server answered, if it did.
+fn code(error: &watcher::Error) -> Option<u16> {
+    match error {
+        watcher::Error::InitialListFailed(inner) | watcher::Error::WatchStartFailed(inner) | watcher::Error::WatchFailed(inner) => {
+            match inner {
+                kube::Error::Api(status) => Some(status.code),
+                _ => None,
+            }
+        }
+        watcher::Error::WatchError(status) => Some(status.code),
+        watcher::Error::NoResourceVersion => None,
+    }
 }
 
 fn one_line(error: &watcher::Error) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-/// The identity that a key has in the World.
-pub(crate) fn id(kind: Kind, key: &Key) -> Id {
-    Id { kind, key: key.clone() }
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::task::{Context, Poll};
+
+    use http::{Request, Response};
+    use kube::client::Body;
+
+    use super::*;
+    use crate::KubernetesMetrics;
+
+    /// An API server that never answers.
+    struct Silence;
+
+    impl tower_service::Service<Request<Body>> for Silence {
+        type Response = Response<Body>;
+        type Error = kube::Error;
+        type Future = std::future::Pending<Result<Response<Body>, kube::Error>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), kube::Error>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Body>) -> Self::Future {
+            std::future::pending()
+        }
+    }
+
+    pub(crate) fn silent_client() -> Client {
+        Client::new(Silence, "default")
+    }
+
+    /// Watches that tell nothing by themselves.
+    pub(crate) fn nowhere() -> Watches {
+        let metrics = KubernetesMetrics::default();
+        let (sender, _) = tokio::sync::mpsc::unbounded_channel();
+        Watches { client: silent_client(), sender, interruptions: Interruptions::new(metrics.clone()), lists: metrics.lists }
+    }
 }

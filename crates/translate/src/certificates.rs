@@ -33,6 +33,8 @@ pub(crate) struct Certificate {
 pub(crate) enum SecretProblem {
     #[error("Secret {0} does not exist")]
     Missing(String),
+    #[error("Secret {0} can't be read: the API server refuses it to the controller")]
+    Unreadable(String),
     #[error("Secret {secret} is of type {found}, not kubernetes.io/tls")]
     Type { secret: String, found: String },
     #[error("Secret {secret} has no {key}")]
@@ -51,6 +53,7 @@ impl SecretProblem {
     pub(crate) fn reason(&self) -> Reason {
         match self {
             Self::Missing(_) => Reason::SecretNotFound,
+            Self::Unreadable(_) => Reason::SecretUnreadable,
             _ => Reason::InvalidSecret,
         }
     }
@@ -90,7 +93,7 @@ impl Reading<'_> {
         let key = crate::Key::new(namespace, name);
         let Some(secret) = self.secret(namespace, name) else {
             self.certificates.remove(&key);
-            return Err(SecretProblem::Missing(key.to_string()));
+            return Err(self.missing(&key));
         };
         check_type(secret, &key.to_string(), any_type)?;
         if let Some((read, result)) = self.certificates.get(&key)
@@ -103,10 +106,17 @@ impl Reading<'_> {
         result
     }
 
+    /// Why a Secret is not there.
+    fn missing(&self, key: &crate::Key) -> SecretProblem {
+        let unreadable = self.world.unreadable_secrets.contains(key);
+        if unreadable { SecretProblem::Unreadable(key.to_string()) } else { SecretProblem::Missing(key.to_string()) }
+    }
+
     /// Authorities to trust, as PEM, from `ca.crt` of a Secret.
     pub(crate) fn authorities(&mut self, namespace: &str, name: &str) -> Result<Arc<str>, SecretProblem> {
-        let text = crate::Key::new(namespace, name).to_string();
-        let Some(secret) = self.secret(namespace, name) else { return Err(SecretProblem::Missing(text)) };
+        let key = crate::Key::new(namespace, name);
+        let text = key.to_string();
+        let Some(secret) = self.secret(namespace, name) else { return Err(self.missing(&key)) };
         let Some(pem) = secret_value(secret, AUTHORITIES) else {
             return Err(SecretProblem::NoKey { secret: text, key: AUTHORITIES });
         };
@@ -172,6 +182,8 @@ fn names(leaf: &x509_parser::certificate::X509Certificate<'_>) -> Vec<Box<str>> 
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
     use crate::names::host_pattern;
 
@@ -195,6 +207,23 @@ mod tests {
             assert_eq!(certificate.covers(&host_pattern(host).unwrap()), covered, "{host}");
         }
         assert!(certificate.covers(&HostPattern::Any));
+    }
+
+    #[test]
+    fn a_secret_that_is_refused_is_not_called_missing() {
+        let settings = crate::Settings {
+            ownership: crate::Ownership::Everything,
+            allow_external_backends: true,
+            default_certificate: None,
+            namespaces: Vec::new(),
+        };
+        let (mut world, mut cache) = (crate::World::default(), HashMap::new());
+        world.unreadable_secrets.insert(crate::Key::new("n", "refused"));
+        let mut reading = Reading::new(&world, &settings, &mut cache);
+        let reason = |problem: Option<SecretProblem>| problem.unwrap().reason();
+        assert_eq!(reason(reading.certificate("n", "refused", false).err()), Reason::SecretUnreadable);
+        assert_eq!(reason(reading.authorities("n", "refused").err()), Reason::SecretUnreadable);
+        assert_eq!(reason(reading.certificate("n", "missing", false).err()), Reason::SecretNotFound);
     }
 
     #[test]

@@ -36,6 +36,7 @@ pub fn conditions(report: &Report, id: &Id) -> Vec<ConditionSketch> {
                     Reason::BackendNotFound
                         | Reason::PortNotFound
                         | Reason::SecretNotFound
+                        | Reason::SecretUnreadable
                         | Reason::InvalidSecret
                         | Reason::CertificateMismatch
                         | Reason::ExternalBackendRefused
@@ -74,7 +75,9 @@ mod tests {
             message: "why".to_owned(),
         });
         let mut report = Report::default();
-        report.objects.insert(id.object_ref(), Arc::new(ObjectReport { generation: 1, findings: findings.collect() }));
+        report
+            .objects
+            .insert(id.object_ref(), Arc::new(ObjectReport { generation: 1, served: true, findings: findings.collect() }));
         (report, id)
     }
 

@@ -18,6 +18,9 @@ pub struct Report {
 pub struct ObjectReport {
     /// `metadata.generation` of what was read; zero if it has none.
     pub generation: i64,
+    /// Whether a route of it is in the Model. For conditions; the findings say it by field.
+    #[serde(skip)]
+    pub served: bool,
     /// In the order of the fields.
     pub findings: Vec<Finding>,
 }
@@ -58,6 +61,8 @@ pub enum Reason {
     PortNotFound,
     NoEndpoints,
     SecretNotFound,
+    /// The controller is not allowed to read it.
+    SecretUnreadable,
     InvalidSecret,
     CertificateMismatch,
     ExternalBackendRefused,
@@ -85,6 +90,7 @@ impl Reason {
             Self::PortNotFound => "PortNotFound",
             Self::NoEndpoints => "NoEndpoints",
             Self::SecretNotFound => "SecretNotFound",
+            Self::SecretUnreadable => "SecretUnreadable",
             Self::InvalidSecret => "InvalidSecret",
             Self::CertificateMismatch => "CertificateMismatch",
             Self::ExternalBackendRefused => "ExternalBackendRefused",

@@ -37,6 +37,8 @@ pub struct Translator {
     conflicts: HashMap<Id, BTreeMap<HostPattern, Vec<Finding>>>,
     /// How many routes name a backend, how many backends a Service port, how many objects a Secret.
     backend_uses: HashMap<BackendKey, usize>,
+    /// How many routes of an object are in the model.
+    route_uses: HashMap<Id, usize>,
     port_uses: BTreeMap<ServicePort, usize>,
     secret_uses: HashMap<Key, usize>,
     /// Which objects name a Service port.
@@ -135,6 +137,7 @@ impl Translator {
             hosts: HashMap::new(),
             conflicts: HashMap::new(),
             backend_uses: HashMap::new(),
+            route_uses: HashMap::new(),
             port_uses: BTreeMap::new(),
             secret_uses: HashMap::new(),
             port_users: HashMap::new(),
@@ -336,24 +339,36 @@ impl Translator {
             _ => false,
         };
         if !same {
-            self.count_backends(previous.as_deref(), merged.host.as_deref(), work);
+            self.count_uses(previous.as_deref(), merged.host.as_deref(), work);
             work.model.push(ModelEdit::Host(pattern.clone(), merged.host));
         }
     }
 
-    /// Counts what the routes of a host name, as far as the routes are not the same.
-    fn count_backends(&mut self, before: Option<&Host>, now: Option<&Host>, work: &mut Work) {
+    /// Counts the routes of a host by their objects, and what they name, as far as the routes are not the same.
+    fn count_uses(&mut self, before: Option<&Host>, now: Option<&Host>, work: &mut Work) {
         let before = before.map(|host| host.routes.as_slice()).unwrap_or_default();
         let now = now.map(|host| host.routes.as_slice()).unwrap_or_default();
         let (start, end) = common_ends(before, now);
         // First what came, so that what only moved never counts as gone.
-        for key in now.iter().take(now.len() - end).skip(start).flat_map(|route| backends(route)) {
-            *self.backend_uses.entry(key.clone()).or_default() += 1;
-            work.backends.insert(key.clone());
+        for route in now.iter().take(now.len() - end).skip(start) {
+            for key in backends(route) {
+                *self.backend_uses.entry(key.clone()).or_default() += 1;
+                work.backends.insert(key.clone());
+            }
+            if let Some(id) = author(route) {
+                *self.route_uses.entry(id.clone()).or_default() += 1;
+                work.reports.insert(id);
+            }
         }
-        for key in before.iter().take(before.len() - end).skip(start).flat_map(|route| backends(route)) {
-            count_down(&mut self.backend_uses, key);
-            work.backends.insert(key.clone());
+        for route in before.iter().take(before.len() - end).skip(start) {
+            for key in backends(route) {
+                count_down(&mut self.backend_uses, key);
+                work.backends.insert(key.clone());
+            }
+            if let Some(id) = author(route) {
+                count_down(&mut self.route_uses, &id);
+                work.reports.insert(id);
+            }
         }
     }
 
@@ -418,7 +433,7 @@ impl Translator {
             .cloned()
             .chain(silent)
             .collect();
-        let report = ObjectReport { generation: claims.generation, findings };
+        let report = ObjectReport { generation: claims.generation, served: self.route_uses.contains_key(id), findings };
         if before.is_some_and(|before| **before == report) {
             return None;
         }
@@ -461,6 +476,12 @@ impl Translator {
             work.model.push(ModelEdit::DefaultCertificate(source));
         }
     }
+}
+
+/// The object that asked for a route.
+fn author(route: &Route) -> Option<Id> {
+    let kind = [Kind::Ingress, Kind::ProxyRoute].into_iter().find(|kind| kind.name() == &*route.object.kind)?;
+    Some(Id::new(kind, &route.object.namespace, &route.object.name))
 }
 
 /// The backends that a route names.

@@ -13,7 +13,7 @@ use k8s_openapi::{
         discovery::v1::EndpointSlice,
         networking::v1::{Ingress, IngressClass},
     },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta},
 };
 use penstock_api::ProxyRoute;
 use penstock_model::ObjectRef;
@@ -88,6 +88,8 @@ pub struct World {
     pub endpoint_slices: BTreeMap<Key, Arc<EndpointSlice>>,
     /// Only those that a translation wanted are guaranteed to be here.
     pub secrets: BTreeMap<Key, Arc<Secret>>,
+    /// Secrets that the source is not allowed to read, so that nobody knows whether they are there.
+    pub unreadable_secrets: BTreeSet<Key>,
     /// Keys of EndpointSlices by Service (label `kubernetes.io/service-name`), kept by [`World::put`] and [`World::remove`].
     pub(crate) slices_by_service: BTreeMap<Key, BTreeSet<Key>>,
 }
@@ -113,21 +115,27 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 pub enum Change {
     Put(Object),
     Delete(Id),
+    /// A Secret that the source is not allowed to read.
+    Unreadable(Key),
 }
 
 impl Object {
     /// None for an object without a name, which nobody can refer to.
     pub fn id(&self) -> Option<Id> {
-        let (kind, metadata) = match self {
+        let (kind, metadata) = self.head();
+        let namespace = if kind == Kind::IngressClass { "" } else { metadata.namespace.as_deref().unwrap_or_default() };
+        metadata.name.as_deref().filter(|name| !name.is_empty()).map(|name| Id::new(kind, namespace, name))
+    }
+
+    fn head(&self) -> (Kind, &ObjectMeta) {
+        match self {
             Self::Ingress(object) => (Kind::Ingress, &object.metadata),
             Self::IngressClass(object) => (Kind::IngressClass, &object.metadata),
             Self::ProxyRoute(object) => (Kind::ProxyRoute, &object.metadata),
             Self::Service(object) => (Kind::Service, &object.metadata),
             Self::EndpointSlice(object) => (Kind::EndpointSlice, &object.metadata),
             Self::Secret(object) => (Kind::Secret, &object.metadata),
-        };
-        let namespace = if kind == Kind::IngressClass { "" } else { metadata.namespace.as_deref().unwrap_or_default() };
-        metadata.name.as_deref().filter(|name| !name.is_empty()).map(|name| Id::new(kind, namespace, name))
+        }
     }
 }
 
@@ -140,27 +148,40 @@ impl World {
                 self.remove(&id);
                 Some(id)
             }
+            Change::Unreadable(key) => {
+                let id = Id { kind: Kind::Secret, key };
+                self.remove(&id);
+                self.unreadable_secrets.insert(id.key.clone());
+                Some(id)
+            }
         }
     }
 
-    /// Puts an object in the place of the one of the same kind and name, without what nobody reads (`managedFields`, kubectl's copy).
+    /// Puts an object in the place of the one of the same kind and name, without what nobody reads (the record of `managedFields`,
+    /// kubectl's copy). A bare mark of who manages something may stay.
     ///
     /// Returns what changed: None if the same object was there already, or if this one has no name.
     pub fn put(&mut self, object: Object) -> Option<Id> {
         let id = object.id()?;
+        let untrimmed = is_untrimmed(object.head().1);
         let changed = match object {
-            Object::Ingress(object) => place(&mut self.ingresses, &id.key, object, |object| &mut object.metadata),
-            Object::IngressClass(object) => place(&mut self.ingress_classes, &id.key, object, |object| &mut object.metadata),
-            Object::ProxyRoute(object) => place(&mut self.proxy_routes, &id.key, object, |object| &mut object.metadata),
-            Object::Service(object) => place(&mut self.services, &id.key, object, |object| &mut object.metadata),
+            Object::Ingress(object) => place(&mut self.ingresses, &id.key, object, untrimmed, |object| &mut object.metadata),
+            Object::IngressClass(object) => {
+                place(&mut self.ingress_classes, &id.key, object, untrimmed, |object| &mut object.metadata)
+            }
+            Object::ProxyRoute(object) => place(&mut self.proxy_routes, &id.key, object, untrimmed, |object| &mut object.metadata),
+            Object::Service(object) => place(&mut self.services, &id.key, object, untrimmed, |object| &mut object.metadata),
             Object::EndpointSlice(object) => {
                 self.forget_slice(&id.key);
                 if let Some(service) = service_of(&object) {
                     self.slices_by_service.entry(service).or_default().insert(id.key.clone());
                 }
-                place(&mut self.endpoint_slices, &id.key, object, |object| &mut object.metadata)
+                place(&mut self.endpoint_slices, &id.key, object, untrimmed, |object| &mut object.metadata)
             }
-            Object::Secret(object) => place(&mut self.secrets, &id.key, object, |object| &mut object.metadata),
+            Object::Secret(object) => {
+                self.unreadable_secrets.remove(&id.key);
+                place(&mut self.secrets, &id.key, object, untrimmed, |object| &mut object.metadata)
+            }
         };
         changed.then_some(id)
     }
@@ -176,7 +197,10 @@ impl World {
                 self.forget_slice(&id.key);
                 self.endpoint_slices.remove(&id.key).is_some()
             }
-            Kind::Secret => self.secrets.remove(&id.key).is_some(),
+            Kind::Secret => {
+                self.unreadable_secrets.remove(&id.key);
+                self.secrets.remove(&id.key).is_some()
+            }
         }
     }
 
@@ -206,9 +230,13 @@ fn place<T: Clone + PartialEq>(
     objects: &mut BTreeMap<Key, Arc<T>>,
     key: &Key,
     mut object: Arc<T>,
+    untrimmed: bool,
     metadata: fn(&mut T) -> &mut ObjectMeta,
 ) -> bool {
-    trim(metadata(Arc::make_mut(&mut object)));
+    // Most objects come without it, and are shared with whoever else follows them.
+    if untrimmed {
+        trim(metadata(Arc::make_mut(&mut object)));
+    }
     if objects.get(key).is_some_and(|there| *there == object) {
         return false;
     }
@@ -216,8 +244,21 @@ fn place<T: Clone + PartialEq>(
     true
 }
 
+/// Whether an entry of `managedFields` says which fields, and since when.
+fn is_record(entry: &ManagedFieldsEntry) -> bool {
+    entry.fields_v1.is_some() || entry.time.is_some()
+}
+
+fn is_untrimmed(metadata: &ObjectMeta) -> bool {
+    metadata.managed_fields.as_ref().is_some_and(|entries| entries.is_empty() || entries.iter().any(is_record))
+        || metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(LAST_APPLIED))
+}
+
 fn trim(metadata: &mut ObjectMeta) {
-    metadata.managed_fields = None;
+    if let Some(entries) = &mut metadata.managed_fields {
+        entries.retain(|entry| !is_record(entry));
+    }
+    metadata.managed_fields.take_if(|entries| entries.is_empty());
     if let Some(annotations) = &mut metadata.annotations {
         annotations.remove(LAST_APPLIED);
     }
@@ -225,6 +266,8 @@ fn trim(metadata: &mut ObjectMeta) {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+
     use super::*;
 
     fn slice(name: &str, service: &str) -> Object {
@@ -261,6 +304,35 @@ mod tests {
         assert!(world.put(Object::Secret(Arc::new(secret.clone()))).is_some());
         secret.metadata.managed_fields = Some(Vec::new());
         assert_eq!(world.put(Object::Secret(Arc::new(secret))), None);
+    }
+
+    #[test]
+    fn a_bare_mark_of_who_manages_something_stays_and_what_is_trimmed_already_is_not_copied() {
+        let mut world = World::default();
+        let mut secret = Secret::default();
+        secret.metadata.name = Some("s".into());
+        let mark = ManagedFieldsEntry { manager: Some("m".into()), ..ManagedFieldsEntry::default() };
+        let record = ManagedFieldsEntry { time: Some(Time(Timestamp::UNIX_EPOCH)), ..mark.clone() };
+        secret.metadata.managed_fields = Some(vec![mark.clone()]);
+        let shared = Arc::new(secret.clone());
+        world.put(Object::Secret(shared.clone()));
+        assert!(Arc::ptr_eq(&world.secrets[&Key::new("", "s")], &shared));
+        secret.metadata.managed_fields = Some(vec![record, mark]);
+        assert_eq!(world.put(Object::Secret(Arc::new(secret))), None);
+    }
+
+    #[test]
+    fn a_secret_is_unreadable_until_it_is_there_or_known_to_be_missing() {
+        let mut world = World::default();
+        let mut secret = Secret::default();
+        secret.metadata.name = Some("s".into());
+        let key = Key::new("", "s");
+        for known in [Change::Put(Object::Secret(Arc::new(secret))), Change::Delete(Id { kind: Kind::Secret, key: key.clone() })] {
+            assert!(world.take(Change::Unreadable(key.clone())).is_some());
+            assert!(world.unreadable_secrets.contains(&key) && world.secrets.is_empty());
+            assert!(world.take(known).is_some());
+            assert!(world.unreadable_secrets.is_empty());
+        }
     }
 
     #[test]
