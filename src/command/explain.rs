@@ -67,7 +67,9 @@ fn explain(options: &ExplainOptions, model: &Model, report: &Report) -> anyhow::
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
     let path = if path.is_empty() { "/" } else { path };
-    let asked = Asked { method: &options.method, path: RequestPath::parse(path).context("the answer is 400")?, query, headers };
+    // A WebSocket over HTTP/2 is matched as the GET that it is over HTTP/1.1 (RFC 8441).
+    let method = if options.method == "CONNECT" { "GET" } else { &options.method };
+    let asked = Asked { method, path: RequestPath::parse(path).context("the answer is 400")?, query, headers };
 
     let registry = Registry::default();
     let metrics = penstock_proxy::Metrics::default();
