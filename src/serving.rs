@@ -96,7 +96,9 @@ where
         let mut pipeline = Pipeline::new(settings, plane.clone());
         let ready = Arc::new(AtomicBool::new(false));
         if let Some(address) = off(options.admin.as_deref().unwrap_or(admin_default)) {
-            admin::serve(address, plane.clone(), more_metrics, pipeline.subscribe(), ready.clone()).context("--admin")?;
+            let bound =
+                admin::serve(address, plane.clone(), more_metrics, pipeline.subscribe(), ready.clone()).context("--admin")?;
+            plane.also_ours(bound);
         }
         let (end, ending) = tokio::sync::watch::channel(false);
         let surroundings = Surroundings { served: pipeline.follow(), ending };

@@ -94,12 +94,9 @@ fn explain(options: &ExplainOptions, translation: &Translation) -> anyhow::Resul
     let upgrade = given("upgrade").or(websocket.then_some("websocket"));
     let host = HostName::parse(authority).with_context(|| format!("`{authority}`"))?;
     let path = if path.is_empty() { "/" } else { path };
-    let asked = Asked {
-        method: &options.method,
-        path: RequestPath::parse(path).context("the answer is 400")?,
-        query,
-        headers: headers.clone(),
-    };
+    // A WebSocket over HTTP/2 is matched as the GET that it is over HTTP/1.1 (RFC 8441).
+    let method = if options.method == "CONNECT" { "GET" } else { &options.method };
+    let asked = Asked { method, path: RequestPath::parse(path).context("the answer is 400")?, query, headers: headers.clone() };
 
     let registry = Registry::default();
     registry.fill(endpoints);

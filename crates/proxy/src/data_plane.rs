@@ -106,7 +106,7 @@ impl DataPlane {
             connector: Connector {
                 resolver: Resolver::start().map_err(StartError::Thread)?,
                 external: options.external.clone(),
-                ours: OnceLock::from(bound.http.into_iter().chain(bound.https).collect::<Vec<_>>()),
+                ours: ArcSwap::from_pointee(bound.http.into_iter().chain(bound.https).collect()),
                 metrics: metrics.clone(),
             },
             ports: OnceLock::from(ports),
@@ -144,16 +144,16 @@ impl DataPlane {
         }
         publishing.retired.retain(|table| Arc::strong_count(table) > 1);
         publishing.model = Some(model.clone());
-        self.registry.empty_others(endpoints);
+        self.registry.empty_others(Some(model), endpoints);
         self.registry.retain(model, endpoints);
         Published { changed: !same || certificates.changed, certificate_problems: certificates.problems().to_vec() }
     }
 
     /// Serves other endpoints for the same model. Touches no route.
     pub fn set_endpoints(&self, endpoints: &BTreeMap<ServicePort, Arc<EndpointSet>>) {
-        let _one_at_a_time = lock(&self.publishing);
+        let publishing = lock(&self.publishing);
         self.registry.fill(endpoints);
-        self.registry.empty_others(endpoints);
+        self.registry.empty_others(publishing.model.as_deref(), endpoints);
     }
 
     /// Lets clients in, on all workers. To be called once, after the first [`DataPlane::publish`].
@@ -195,6 +195,12 @@ impl DataPlane {
     /// The backends of the model that is served.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// Another address that the process listens on, such as its admin port. No route gets there: it is not for clients. To be called before
+    /// [`DataPlane::listen`].
+    pub fn also_ours(&self, address: SocketAddr) {
+        self.shared.connector.ours.rcu(|ours| ours.iter().copied().chain([address]).collect::<Vec<_>>());
     }
 
     /// The addresses, known since the start.
@@ -274,4 +280,57 @@ impl Drop for DataPlane {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::TcpStream,
+    };
+
+    use super::*;
+    use crate::{AccessLogFormat, DrainOptions, ExternalAddresses, Limits};
+
+    /// Sends a request; gives what comes until the other closes, or a first line.
+    fn ask(stream: &mut TcpStream, fields: &str) -> String {
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.write_all(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n").as_bytes()).unwrap();
+        let mut answer = [0; 4096];
+        let read = stream.read(&mut answer).expect("neither answered nor closed");
+        String::from_utf8_lossy(&answer[..read]).into_owned()
+    }
+
+    #[test]
+    fn promise_10_a_panic_ends_its_connection_alone() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let plane = DataPlane::start(Options {
+            http: Some("127.0.0.1:0".to_owned()),
+            https: None,
+            workers: std::num::NonZeroUsize::MIN,
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
+            public_http_port: None,
+            public_https_port: None,
+            access_log: AccessLogFormat::Off,
+            limits: Limits::default(),
+            state_dir: None,
+            external: ExternalAddresses::standalone(),
+            drain: DrainOptions::default(),
+        })
+        .unwrap();
+        plane.publish(&Arc::default(), &BTreeMap::new());
+        let address = plane.listen().unwrap().http.unwrap();
+        let mut beside = TcpStream::connect(address).unwrap();
+        assert!(ask(&mut beside, "").starts_with("HTTP/1.1 404"));
+        for count in 1..=3 {
+            let mut struck = TcpStream::connect(address).unwrap();
+            assert_eq!(ask(&mut struck, "X-Test-Panic: 1\r\n"), "", "it is answered");
+            assert!(ask(&mut beside, "").starts_with("HTTP/1.1 404"), "another connection of the thread suffers");
+            assert_eq!(plane.metrics().panics.get(), count);
+        }
+        assert_eq!(plane.metrics().requests_in_flight.get(), 0);
+        assert_eq!(plane.metrics().connections_open.get(Listener::Http), 1);
+        assert_eq!(plane.shared.connections.load(std::sync::atomic::Ordering::Relaxed), 1);
+    }
 }

@@ -23,7 +23,7 @@ use tokio::{
 use crate::{
     clock,
     control::Control,
-    metrics::{Listener, Metrics},
+    metrics::{LimitHit, Listener, Metrics},
 };
 
 /// TCP with or without TLS.
@@ -130,18 +130,31 @@ pub(crate) struct ClientStream {
     control: Arc<Control>,
     write_limit: Option<Duration>,
     stall: Stall,
-    _open: Open,
+    open: Open,
 }
 
 impl ClientStream {
     pub(crate) fn new(transport: Transport, control: Arc<Control>, write_limit: Duration, open: Open) -> Self {
-        Self { transport, control, write_limit: Some(write_limit), stall: Stall::default(), _open: open }
+        Self { transport, control, write_limit: Some(write_limit), stall: Stall::default(), open }
     }
 
     /// From here on it carries a tunnel.
     pub(crate) fn lift_limits(&mut self) {
         self.write_limit = None;
         self.stall = Stall::default();
+    }
+
+    fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if matches!(written, Poll::Ready(Ok(_))) {
+            self.control.bytes_taken(clock::now());
+        }
+        let pending = written.is_pending();
+        let watched = self.stall.watch(cx, self.write_limit, written);
+        if pending && watched.is_ready() {
+            self.control.stall();
+            self.open.metrics.limits.inc(LimitHit::WriteTime);
+        }
+        watched
     }
 }
 
@@ -161,13 +174,13 @@ impl AsyncWrite for ClientStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.transport).poll_write(cx, buf);
-        this.stall.watch(cx, this.write_limit, written)
+        this.watch(cx, written)
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.transport).poll_write_vectored(cx, bufs);
-        this.stall.watch(cx, this.write_limit, written)
+        this.watch(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -179,7 +192,7 @@ impl AsyncWrite for ClientStream {
         let flushed = Pin::new(&mut this.transport).poll_flush(cx);
         match flushed {
             Poll::Ready(_) => flushed,
-            Poll::Pending => this.stall.watch(cx, this.write_limit, flushed),
+            Poll::Pending => this.watch(cx, flushed),
         }
     }
 
@@ -208,19 +221,26 @@ impl UpstreamState {
     }
 }
 
+/// The peer closed its socket: reading is certain to end as well.
+fn is_of_a_closed_peer(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
 /// The stream to an endpoint.
 #[derive(Debug)]
 pub(crate) struct UpstreamStream {
     transport: Transport,
     state: Arc<UpstreamState>,
     stall: Stall,
+    /// Whether what the endpoint said before it closed is worth more than the failure of a write: in a tunnel it is not.
+    listens_on: bool,
     metrics: Arc<Metrics>,
 }
 
 impl UpstreamStream {
     pub(crate) fn new(transport: Transport, metrics: &Arc<Metrics>) -> Self {
         metrics.upstream_connections_open.inc();
-        Self { transport, state: Arc::default(), stall: Stall::default(), metrics: metrics.clone() }
+        Self { transport, state: Arc::default(), stall: Stall::default(), listens_on: true, metrics: metrics.clone() }
     }
 
     pub(crate) fn state(&self) -> &Arc<UpstreamState> {
@@ -231,6 +251,7 @@ impl UpstreamStream {
     pub(crate) fn lift_limits(&mut self) {
         self.state.limit_writes(None);
         self.stall = Stall::default();
+        self.listens_on = false;
     }
 
     fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -238,6 +259,12 @@ impl UpstreamStream {
             0 => None,
             millis => Some(Duration::from_millis(millis)),
         };
+        if self.listens_on && matches!(&written, Poll::Ready(Err(error)) if is_of_a_closed_peer(error)) {
+            // An endpoint may answer before it has the whole request, and close. What it said waits to be read, and after it the end, or the
+            // failure, which is told then. Nothing more can be written meanwhile.
+            self.stall = Stall::default();
+            return Poll::Pending;
+        }
         self.stall.watch(cx, limit, written)
     }
 }
@@ -281,8 +308,8 @@ impl AsyncWrite for UpstreamStream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         match Pin::new(&mut this.transport).poll_flush(cx) {
-            Poll::Pending => this.watch(cx, Poll::Pending),
-            flushed @ Poll::Ready(_) => flushed,
+            flushed @ Poll::Ready(Ok(())) => flushed,
+            flushed => this.watch(cx, flushed),
         }
     }
 

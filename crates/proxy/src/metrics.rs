@@ -137,12 +137,14 @@ reasons! {
         HeadSize = "head_size",
         HeaderCount = "header_count",
         BodySize = "body_size",
-        Streams = "streams",
+        /// Streams that a client reset, or had us reset, one after another.
         Resets = "resets",
         /// Time until a request's head was complete, TLS handshake and PROXY header included.
         HeadTime = "head_time",
         BodyTime = "body_time",
         IdleTime = "idle_time",
+        /// Time in which a client took nothing of a response.
+        WriteTime = "write_time",
         /// Time that a backend had for its response.
         ResponseTime = "response_time",
     }

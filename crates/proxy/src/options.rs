@@ -45,9 +45,9 @@ pub struct Limits {
     /// How long a connection without a request is kept. Longer than the 60 s after which most balancers drop their side, so that it
     /// is they who close and no request crosses a close of ours.
     pub idle_time: Duration,
-    /// Between two bytes of a request's body over HTTP/1.1, while its response has not begun.
+    /// Between two bytes of a request's body over HTTP/1.1, while its response has not begun, or is over.
     pub body_time: Duration,
-    /// How long a client may take nothing of what it is sent. Tunnels are free of it.
+    /// How long a client may take nothing of what it is sent: of its connection, or of one stream of HTTP/2. Tunnels are free of it.
     pub write_time: Duration,
     /// Requests at once in one HTTP/2 connection. Browsers open some hundred at most.
     pub streams: u32,

@@ -25,7 +25,7 @@ use crate::{
     access_log::AccessLog,
     client_address::TrustedProxies,
     clock,
-    control::{Command, Control},
+    control::{Command, Control, SweepLimits},
     engine::{self, Leftovers},
     head::PublicPorts,
     metrics::{LimitHit, Listener, Metrics},
@@ -216,7 +216,11 @@ async fn stopped(orders: &mut mpsc::UnboundedReceiver<Order>) {
 /// Drives the clock and what hangs on it.
 async fn tick(worker: Rc<Worker>) {
     let limits = &worker.shared.options.limits;
-    let (head, idle) = (clock::millis(limits.head_time), clock::millis(limits.idle_time));
+    let limits = SweepLimits {
+        head: clock::millis(limits.head_time),
+        idle: clock::millis(limits.idle_time),
+        write: clock::millis(limits.write_time),
+    };
     let mut ticks = tokio::time::interval(clock::TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut round = 0_u32;
@@ -228,7 +232,7 @@ async fn tick(worker: Rc<Worker>) {
         // Connections are many, and their limits are seconds.
         if round.is_multiple_of(4) {
             worker.connections.each(|control| {
-                if control.sweep(now, head, idle) == Some(Command::Finish) {
+                if control.sweep(now, limits) == Some(Command::Finish) {
                     worker.shared.metrics.limits.inc(LimitHit::IdleTime);
                 }
             });

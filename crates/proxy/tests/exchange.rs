@@ -15,39 +15,15 @@ use penstock_model::{
     Action, Backend, BackendKey, Endpoint, EndpointSet, Forwarding, HttpsRedirect, HttpsRedirectWhen, Model, Origin, Protocol,
     Redirect, RedirectTarget, Respond, Route, ServicePort, WeightedBackend,
 };
-use penstock_proxy::{AccessLogFormat, DataPlane, DrainOptions, ExternalAddresses, Limits, Options};
-use support::{PATIENCE, backend, echo_heads, get, model, read_exactly, read_head, route, start};
+use penstock_proxy::{DataPlane, Options};
+use support::{
+    GET, PATIENCE, backend, echo_heads, get, model, options, read_exactly, read_head, route, saying, start, started, status,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::mpsc,
 };
-
-const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
-
-fn options() -> Options {
-    Options {
-        http: Some("127.0.0.1:0".to_owned()),
-        https: None,
-        workers: NonZeroUsize::new(2).unwrap(),
-        trusted_proxies: Vec::new(),
-        proxy_protocol: false,
-        public_http_port: None,
-        public_https_port: None,
-        access_log: AccessLogFormat::Off,
-        limits: Limits::default(),
-        state_dir: None,
-        external: ExternalAddresses::standalone(),
-        drain: DrainOptions { delay: Duration::ZERO, grace: Duration::from_secs(2) },
-    }
-}
-
-fn started(options: Options, model: &Arc<Model>) -> (Arc<DataPlane>, std::net::SocketAddr) {
-    let plane = DataPlane::start(options).unwrap();
-    plane.publish(model, &BTreeMap::new());
-    let bound = plane.listen().unwrap();
-    (Arc::new(plane), bound.http.unwrap())
-}
 
 fn service(name: &str) -> ServicePort {
     ServicePort { namespace: "ns".into(), name: name.into(), port: "80".into() }
@@ -65,33 +41,6 @@ fn to_service(path: &str, name: &str) -> Route {
 fn endpoints(name: &str, addresses: &[std::net::SocketAddr]) -> BTreeMap<ServicePort, Arc<EndpointSet>> {
     let endpoints = addresses.iter().map(|address| Endpoint { address: *address }).collect();
     [(service(name), Arc::new(EndpointSet { endpoints }))].into()
-}
-
-/// Answers each request with this text.
-async fn saying(text: &'static str) -> std::net::SocketAddr {
-    backend(move |mut stream| async move {
-        let mut rest = Vec::new();
-        loop {
-            let mut chunk = [0; 4096];
-            match stream.read(&mut chunk).await {
-                Ok(read) if read > 0 => rest.extend_from_slice(&chunk[..read]),
-                _ => return,
-            }
-            while let Some(end) = rest.windows(4).position(|window| window == b"\r\n\r\n") {
-                rest.drain(..end + 4);
-                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
-                if stream.write_all(answer.as_bytes()).await.is_err() {
-                    return;
-                }
-            }
-        }
-    })
-    .await
-}
-
-async fn status(proxy: &support::Proxy, request: &str) -> u16 {
-    let (head, _) = get(proxy, request).await;
-    head[9..12].parse().unwrap()
 }
 
 #[tokio::test]
@@ -395,84 +344,6 @@ async fn connections_to_endpoints_are_used_again() {
         count += 1;
     }
     assert!(count <= 2, "{count} connections for 60 requests one after another");
-}
-
-#[tokio::test]
-async fn promise_9_a_head_that_does_not_come_is_a_408_and_an_idle_connection_is_closed() {
-    let limits = Limits { head_time: Duration::from_millis(300), idle_time: Duration::from_millis(300), ..Limits::default() };
-    let (plane, address) = started(Options { limits, ..options() }, &model(vec![route("/", saying("x").await)]));
-    let mut late = TcpStream::connect(address).await.unwrap();
-    late.write_all(b"GET / HTTP/1.1\r\nHo").await.unwrap();
-    let mut idle = TcpStream::connect(address).await.unwrap();
-    idle.write_all(GET.as_bytes()).await.unwrap();
-    let mut text = String::new();
-    tokio::time::timeout(PATIENCE, late.read_to_string(&mut text)).await.expect("never ended").unwrap();
-    assert!(text.starts_with("HTTP/1.1 408"), "{text}");
-    text.clear();
-    tokio::time::timeout(PATIENCE, idle.read_to_string(&mut text)).await.expect("never ended").unwrap();
-    assert!(text.starts_with("HTTP/1.1 200") && !text.contains("408"), "{text}");
-    assert!(plane.metrics().encode().contains("penstock_limits_hit_total{limit=\"head_time\"} 1"));
-}
-
-#[tokio::test]
-async fn promise_9_a_head_that_is_too_large_is_a_431() {
-    let limits = Limits { head_size: 16 * 1024, ..Limits::default() };
-    let (_plane, address) = started(Options { limits, ..options() }, &model(vec![route("/", saying("x").await)]));
-    for (length, expected) in [(8 * 1024, "HTTP/1.1 200"), (20 * 1024, "HTTP/1.1 431")] {
-        let mut client = TcpStream::connect(address).await.unwrap();
-        let request = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Long: {}\r\n\r\n", "x".repeat(length));
-        client.write_all(request.as_bytes()).await.unwrap();
-        let (head, _) = read_head(&mut client).await;
-        assert!(head.starts_with(expected), "{length}: {head}");
-    }
-}
-
-#[tokio::test]
-async fn promise_9_connections_over_the_limit_are_shed_and_counted() {
-    let limits = Limits { connections: Some(2), ..Limits::default() };
-    let (plane, address) = started(Options { limits, ..options() }, &model(vec![route("/", saying("x").await)]));
-    let mut kept = Vec::new();
-    for _ in 0..2 {
-        let mut client = TcpStream::connect(address).await.unwrap();
-        client.write_all(GET.as_bytes()).await.unwrap();
-        let _ = read_head(&mut client).await;
-        kept.push(client);
-    }
-    let mut shed = TcpStream::connect(address).await.unwrap();
-    let mut rest = Vec::new();
-    let ended = tokio::time::timeout(PATIENCE, shed.read_to_end(&mut rest)).await.expect("not shed");
-    assert!(ended.map_or(true, |read| read == 0));
-    assert!(plane.metrics().encode().contains("penstock_connections_shed_total{listener=\"http\"} 1"));
-    kept.clear();
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    loop {
-        let mut client = TcpStream::connect(address).await.unwrap();
-        let mut answer = [0; 12];
-        if client.write_all(GET.as_bytes()).await.is_ok() && client.read_exact(&mut answer).await.is_ok() {
-            assert_eq!(&answer, b"HTTP/1.1 200");
-            break;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "room that was left is not given again");
-    }
-}
-
-#[tokio::test]
-async fn the_proxy_protocol_says_who_the_client_is() {
-    let options = Options { proxy_protocol: true, ..options() };
-    let (plane, address) = started(options, &model(vec![route("/", backend(echo_heads).await)]));
-    let mut client = TcpStream::connect(address).await.unwrap();
-    client.write_all(b"PROXY TCP4 203.0.113.9 198.51.100.1 4711 443\r\n").await.unwrap();
-    client.write_all(GET.as_bytes()).await.unwrap();
-    let (head, early) = read_head(&mut client).await;
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap().parse().unwrap();
-    let seen = String::from_utf8(read_exactly(&mut client, early, length).await).unwrap();
-    assert!(seen.contains("x-real-ip: 203.0.113.9\r\n") && seen.contains("x-forwarded-port: 443\r\n"), "{seen}");
-    let mut without = TcpStream::connect(address).await.unwrap();
-    without.write_all(GET.as_bytes()).await.unwrap();
-    let mut rest = Vec::new();
-    let ended = tokio::time::timeout(PATIENCE, without.read_to_end(&mut rest)).await.expect("served without a header");
-    assert!(ended.map_or(true, |read| read == 0), "{rest:?}");
-    assert!(plane.metrics().encode().contains("penstock_proxy_protocol_failures_total 1"));
 }
 
 #[tokio::test]

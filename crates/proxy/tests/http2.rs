@@ -7,106 +7,27 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Method, Request};
+use http::Request;
 use penstock_model::{CertificateSource, HostPattern, HostTls, Model, TlsVersion};
-use support::{PATIENCE, backend, echo_heads, echo_upgraded, model, route, start};
+use penstock_proxy::Limits;
+use support::{
+    PATIENCE, backend, echo_heads, echo_upgraded,
+    http2::{connect, open_websocket_h2},
+    model, route, start, until,
+};
 use tokio::net::TcpStream;
-
-type Tls = tokio_rustls::client::TlsStream<TcpStream>;
-
-#[derive(Debug)]
-struct Anything;
-
-impl rustls::client::danger::ServerCertVerifier for Anything {
-    fn verify_server_cert(
-        &self,
-        _: &rustls::pki_types::CertificateDer<'_>,
-        _: &[rustls::pki_types::CertificateDer<'_>],
-        _: &rustls::pki_types::ServerName<'_>,
-        _: &[u8],
-        _: rustls::pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &rustls::pki_types::CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &rustls::pki_types::CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
-    }
-}
-
-async fn connect(address: std::net::SocketAddr, name: &str, alpn: &[&[u8]]) -> Tls {
-    let mut config =
-        rustls::ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(Anything)).with_no_client_auth();
-    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    let tcp = TcpStream::connect(address).await.unwrap();
-    let name = rustls::pki_types::ServerName::try_from(name.to_owned()).unwrap();
-    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap()
-}
 
 #[tokio::test]
 async fn promise_6_a_websocket_over_http2_is_tunnelled_to_an_upgrade() {
     let backend = backend(support::accept_any_websocket).await;
     let proxy = start(&model(vec![route("/", backend)]));
-    let stream = connect(proxy.https, "a.test", &[b"h2"]).await;
-    let (mut sender, mut connection) = h2::client::handshake(stream).await.unwrap();
-    // The setting of RFC 8441 comes with the first SETTINGS frame.
-    let ready = async {
-        loop {
-            if sender.is_extended_connect_protocol_enabled() {
-                break;
-            }
-            tokio::select! {
-                ended = &mut connection => panic!("{ended:?}"),
-                () = tokio::task::yield_now() => {}
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE, ready).await.expect("extended CONNECT is not offered");
-    tokio::spawn(connection);
-    let request = Request::builder()
-        .method(Method::CONNECT)
-        .uri("https://a.test/ws")
-        .header("sec-websocket-version", "13")
-        .extension(h2::ext::Protocol::from_static("websocket"))
-        .body(())
-        .unwrap();
-    let (answer, mut out) = sender.send_request(request, false).unwrap();
-    let answer = tokio::time::timeout(PATIENCE, answer).await.unwrap().unwrap();
-    assert_eq!(answer.status(), 200);
-    assert!(!answer.headers().contains_key("sec-websocket-accept"));
-    out.send_data(Bytes::from_static(b"\x81\x82\0\0\0\0hi"), false).unwrap();
-    let mut body = answer.into_body();
-    let mut got = Vec::new();
-    while got.len() < 8 {
-        let data = tokio::time::timeout(PATIENCE, body.data()).await.expect("no echo").unwrap().unwrap();
-        body.flow_control().release_capacity(data.len()).unwrap();
-        got.extend_from_slice(&data);
-    }
-    assert_eq!(got, b"\x81\x82\0\0\0\0hi");
+    let mut tunnel = open_websocket_h2(&proxy, "/ws").await;
+    assert!(!tunnel.head.headers.contains_key("sec-websocket-accept"));
+    tunnel.echo("hi").await;
     assert_eq!(proxy.plane.metrics().tunnels_open.get(), 1);
     // One end of the stream closes the other's.
-    out.send_data(Bytes::new(), true).unwrap();
-    while let Some(data) = tokio::time::timeout(PATIENCE, body.data()).await.expect("no end") {
-        assert!(data.unwrap().is_empty());
-    }
+    tunnel.out.send_data(Bytes::new(), true).unwrap();
+    tunnel.ends().await;
 }
 
 #[tokio::test]
@@ -216,4 +137,64 @@ async fn promise_11_goaway_lets_streams_finish() {
     let report = tokio::time::timeout(PATIENCE, drain).await.unwrap().unwrap();
     assert_eq!(report.connections_cut, 0, "{report}");
     let _ = connection.await;
+}
+
+#[tokio::test]
+async fn a_websocket_is_a_get_whatever_its_version() {
+    let mut get = route("/ws", backend(support::accept_any_websocket).await);
+    get.matches.method = Some("GET".into());
+    let proxy = start(&model(vec![get]));
+    open_websocket_h2(&proxy, "/ws").await.echo("hi").await;
+}
+
+#[tokio::test]
+async fn promise_6_an_idle_tunnel_keeps_its_connection_whatever_the_limits_of_requests() {
+    let short = Duration::from_millis(200);
+    let mut limited = route("/", backend(support::accept_any_websocket).await);
+    limited.policies.timeouts.request = Some(short);
+    limited.policies.timeouts.read = Some(short);
+    limited.policies.timeouts.send = Some(short);
+    let limits = Limits { head_time: short, idle_time: short, body_time: short, write_time: short, ..Limits::default() };
+    let proxy = support::start_within(limits, &model(vec![limited]));
+    let mut tunnel = open_websocket_h2(&proxy, "/ws").await;
+    // A connection without a tunnel goes by the same limits three times over.
+    for round in 1..=3 {
+        let sender = support::http2::client(&proxy).await;
+        until("an idle connection stays", || support::met(&proxy, "head_time") == round).await;
+        drop(sender);
+    }
+    tunnel.echo("still here").await;
+    assert_eq!(proxy.plane.metrics().tunnels_open.get(), 1);
+}
+
+/// The listening sockets of the process on these ports, as the kernel numbers them (proc(5), `/proc/net/tcp`).
+fn listeners(ports: [u16; 2]) -> std::collections::BTreeSet<String> {
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let ours = rows.filter(|row| row[3] == "0A" && ports.iter().any(|port| row[1].ends_with(&format!(":{port:04X}"))));
+    ours.map(|row| row[9].to_owned()).collect()
+}
+
+#[tokio::test]
+async fn promise_1_listeners_stay_through_changes_of_routes_and_certificates() {
+    let address = backend(echo_heads).await;
+    let routed = |path| Model::clone(&model(vec![route(path, address)]));
+    let proxy = start(&Arc::new(routed("/")));
+    let ports = [proxy.http.port(), proxy.https.port()];
+    let before = listeners(ports);
+    assert_eq!(before.len(), 4, "two workers, two ports: {before:?}");
+    let mut seen = Vec::new();
+    for round in 0..10 {
+        let made = rcgen::generate_simple_self_signed(vec!["a.test".to_owned()]).unwrap();
+        let pair = penstock_model::KeyPair::new(made.cert.pem().into_bytes(), made.signing_key.serialize_pem().into_bytes());
+        let mut next = routed(if round % 2 == 0 { "/other" } else { "/" });
+        next.default_certificate = CertificateSource::Given(Arc::new(pair));
+        proxy.plane.publish(&Arc::new(next), &std::collections::BTreeMap::new());
+        let stream = connect(proxy.https, "a.test", &[b"http/1.1"]).await;
+        let served = stream.get_ref().1.peer_certificates().unwrap()[0].to_vec();
+        assert_eq!(served, made.cert.der().to_vec(), "the certificate was not rotated");
+        assert!(!seen.contains(&served));
+        seen.push(served);
+        assert_eq!(listeners(ports), before);
+    }
 }

@@ -10,20 +10,13 @@ use penstock_model::{Action, BackendKey, Endpoint, EndpointSet, Model, Origin, P
 use penstock_proxy::TunnelEnd;
 use support::{
     PATIENCE, UPGRADE, backend, echo, echo_upgraded, get, model, open_websocket, read_exactly, read_head, route, start, start_with,
+    until,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::{mpsc, watch},
 };
-
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(tokio::time::Instant::now() < deadline, "{what}");
-        tokio::task::yield_now().await;
-    }
-}
 
 #[tokio::test]
 async fn promise_2_a_tunnel_outlives_its_endpoint_its_policy_and_a_hundred_tables() {

@@ -7,7 +7,8 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -17,9 +18,11 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::{sync::Notify, time::Sleep};
 
-use super::{record::Record, serve::Client};
+use super::{record::Record, serve::Client, streams::Taking};
 use crate::{
     clock,
+    control::Busy,
+    metrics::{LimitHit, Metrics},
     upstream::{Connection, Pool},
 };
 
@@ -35,6 +38,8 @@ pub(crate) enum BodyError {
     TooLarge,
     /// No byte came for too long.
     Idle,
+    /// The client took none for too long.
+    NotTaken,
 }
 
 impl fmt::Display for BodyError {
@@ -43,6 +48,7 @@ impl fmt::Display for BodyError {
             Self::Http(error) => error.fmt(f),
             Self::TooLarge => f.write_str("the body is larger than the limit"),
             Self::Idle => f.write_str("no byte of the body came for too long"),
+            Self::NotTaken => f.write_str("the client took nothing for too long"),
         }
     }
 }
@@ -51,7 +57,7 @@ impl std::error::Error for BodyError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Http(error) => Some(error),
-            Self::TooLarge | Self::Idle => None,
+            Self::TooLarge | Self::Idle | Self::NotTaken => None,
         }
     }
 }
@@ -83,9 +89,34 @@ pub(crate) struct Upload {
     failed: Cell<bool>,
     /// When a piece went by last.
     progress: Cell<u64>,
+    response: Cell<Answered>,
+    /// Who waits for a piece, and is to wait with another limit once the response is over.
+    waiter: RefCell<Option<Waker>>,
+}
+
+/// How far the response is while the request's body goes by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Answered {
+    #[default]
+    No,
+    /// Both go on, for as long as the response's own limits let it: a client may have good reason to be silent.
+    Begun,
+    /// The upload goes on alone.
+    Over,
 }
 
 impl Upload {
+    pub(super) fn response_begins(&self) {
+        self.response.set(Answered::Begun);
+    }
+
+    pub(super) fn response_is_over(&self) {
+        self.response.set(Answered::Over);
+        if let Some(waiter) = self.waiter.take() {
+            waiter.wake();
+        }
+    }
+
     /// Bytes that came from the client.
     pub(super) fn received(&self) -> u64 {
         self.received.get()
@@ -125,8 +156,18 @@ pub(crate) struct RequestBody {
     patience: Patience,
     /// The client sends nothing before it is told to (RFC 9110 §10.1.1).
     waits_for_continue: bool,
-    /// Who reads what is left of it. None: nobody needs to.
-    leftovers: Option<Rc<Leftovers>>,
+    /// None: there is no body, or its stream ends for itself.
+    origin: Option<Origin>,
+}
+
+/// The HTTP/1.1 connection that a body comes by.
+#[derive(Debug)]
+struct Origin {
+    /// It is not idle, and late with no head, while its body comes.
+    busy: Busy,
+    /// Who reads what is left of it.
+    leftovers: Rc<Leftovers>,
+    metrics: Arc<Metrics>,
 }
 
 impl RequestBody {
@@ -137,7 +178,11 @@ impl RequestBody {
         upload.progress.set(clock::now());
         // Streams of HTTP/2 end one by one, may be silent for long with good reason, and need nobody to read them out.
         let http1 = head.version != Version::HTTP_2;
-        let leftovers = (http1 && incoming.is_some()).then(|| client.worker.leftovers.clone());
+        let origin = (http1 && incoming.is_some()).then(|| Origin {
+            busy: client.control.begin(),
+            leftovers: client.worker.leftovers.clone(),
+            metrics: client.worker.shared.metrics.clone(),
+        });
         Self {
             incoming,
             upload,
@@ -145,7 +190,7 @@ impl RequestBody {
             idle: http1.then_some(client.worker.shared.options.limits.body_time),
             patience: Patience::default(),
             waits_for_continue: head.headers.contains_key(header::EXPECT),
-            leftovers,
+            origin,
         }
     }
 
@@ -157,7 +202,7 @@ impl RequestBody {
             idle: None,
             patience: Patience::default(),
             waits_for_continue: false,
-            leftovers: None,
+            origin: None,
         }
     }
 
@@ -175,8 +220,8 @@ impl Drop for RequestBody {
         let ended = self.upload.ended.get() || self.upload.failed.get();
         // Whoever waits for our 100 sends nothing, and to read would be to say 100.
         let silent = self.waits_for_continue && !self.upload.polled.get();
-        if let (Some(incoming), Some(leftovers), false) = (self.incoming.take(), &self.leftovers, ended || silent) {
-            leftovers.add(incoming);
+        if let (Some(incoming), Some(origin), false) = (self.incoming.take(), self.origin.take(), ended || silent) {
+            origin.leftovers.add(incoming, origin.busy);
         }
     }
 }
@@ -185,13 +230,13 @@ impl Drop for RequestBody {
 /// is reset by the kernel, and the client may lose the answer.
 #[derive(Debug, Default)]
 pub(crate) struct Leftovers {
-    waiting: RefCell<Vec<Incoming>>,
+    waiting: RefCell<Vec<(Incoming, Busy)>>,
     came: Notify,
 }
 
 impl Leftovers {
-    fn add(&self, incoming: Incoming) {
-        self.waiting.borrow_mut().push(incoming);
+    fn add(&self, incoming: Incoming, busy: Busy) {
+        self.waiting.borrow_mut().push((incoming, busy));
         self.came.notify_one();
     }
 
@@ -199,8 +244,9 @@ impl Leftovers {
     pub(crate) async fn read_out(self: Rc<Self>) {
         loop {
             self.came.notified().await;
-            for mut incoming in self.waiting.take() {
+            for (mut incoming, busy) in self.waiting.take() {
                 tokio::task::spawn_local(async move {
+                    let _busy = busy;
                     let mut left = MOST_LEFTOVER;
                     let reading = async {
                         while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut incoming).poll_frame(cx)).await {
@@ -226,10 +272,14 @@ impl Body for RequestBody {
         let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
         let upload = &this.upload;
         upload.polled.set(true);
-        match Pin::new(incoming).poll_frame(cx) {
+        match Pin::new(&mut *incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.patience.renew();
                 upload.progress.set(clock::now());
+                if incoming.is_end_stream() {
+                    upload.ended.set(true);
+                    this.origin = None;
+                }
                 if let Some(data) = frame.data_ref() {
                     upload.received.set(upload.received.get() + data.len() as u64);
                     if this.limit.is_some_and(|limit| upload.received.get() > limit) {
@@ -246,15 +296,28 @@ impl Body for RequestBody {
             Poll::Ready(None) => {
                 upload.ended.set(true);
                 upload.progress.set(clock::now());
+                this.origin = None;
                 Poll::Ready(None)
             }
-            Poll::Pending => match this.idle {
-                Some(idle) if this.patience.is_over(cx, idle) => {
-                    upload.too_slow.set(true);
-                    Poll::Ready(Some(Err(BodyError::Idle)))
+            Poll::Pending => {
+                let answered = upload.response.get();
+                if answered == Answered::Begun {
+                    this.patience.renew();
+                    *upload.waiter.borrow_mut() = Some(cx.waker().clone());
+                    return Poll::Pending;
                 }
-                _ => Poll::Pending,
-            },
+                match this.idle {
+                    Some(idle) if this.patience.is_over(cx, idle) => {
+                        upload.too_slow.set(true);
+                        if let (Answered::Over, Some(origin)) = (answered, &this.origin) {
+                            // Nobody is left to be told.
+                            origin.metrics.limits.inc(LimitHit::BodyTime);
+                        }
+                        Poll::Ready(Some(Err(BodyError::Idle)))
+                    }
+                    _ => Poll::Pending,
+                }
+            }
         }
     }
 
@@ -272,6 +335,8 @@ impl Body for RequestBody {
 pub(crate) struct ResponseBody {
     source: Source,
     record: Option<Box<Record>>,
+    /// Of a stream of HTTP/2.
+    taking: Option<Rc<Taking>>,
 }
 
 #[derive(Debug)]
@@ -299,16 +364,20 @@ impl fmt::Debug for UpstreamBody {
 
 impl ResponseBody {
     pub(super) fn empty(record: Box<Record>) -> Self {
-        Self { source: Source::Empty, record: Some(record) }
+        Self::new(Source::Empty, Some(record))
+    }
+
+    fn new(source: Source, record: Option<Box<Record>>) -> Self {
+        Self { source, record, taking: Taking::current() }
     }
 
     /// For the head that opens a tunnel, whose record goes with the tunnel.
     pub(super) fn none() -> Self {
-        Self { source: Source::Empty, record: None }
+        Self::new(Source::Empty, None)
     }
 
     pub(super) fn own(content: Bytes, record: Box<Record>) -> Self {
-        Self { source: Source::Own(Some(content).filter(|content| !content.is_empty())), record: Some(record) }
+        Self::new(Source::Own(Some(content).filter(|content| !content.is_empty())), Some(record))
     }
 
     pub(super) fn upstream(
@@ -321,9 +390,9 @@ impl ResponseBody {
         let mut body = UpstreamBody { incoming, connection: Some(connection), pool, read_limit, patience: Patience::default() };
         if body.incoming.is_end_stream() {
             body.finish();
-            return Self { source: Source::Empty, record: Some(record) };
+            return Self::new(Source::Empty, Some(record));
         }
-        Self { source: Source::Upstream(Box::new(body)), record: Some(record) }
+        Self::new(Source::Upstream(Box::new(body)), Some(record))
     }
 }
 
@@ -356,12 +425,23 @@ impl UpstreamBody {
     }
 }
 
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        if let (Some(record), Some(true)) = (&mut self.record, self.taking.as_ref().map(|taking| taking.has_stalled())) {
+            record.aborted(&BodyError::NotTaken);
+        }
+    }
+}
+
 impl Body for ResponseBody {
     type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if let Some(taking) = &this.taking {
+            taking.asks();
+        }
         let frame = match &mut this.source {
             Source::Empty => Poll::Ready(None),
             Source::Own(content) => Poll::Ready(content.take().map(|content| Ok(Frame::data(content)))),
@@ -374,8 +454,10 @@ impl Body for ResponseBody {
                 Poll::Ready(None) | Poll::Pending => {}
             }
         }
-        if matches!(frame, Poll::Ready(None | Some(Err(_)))) {
-            this.record = None;
+        match (&frame, &this.taking) {
+            (Poll::Ready(None | Some(Err(_))), _) => this.record = None,
+            (Poll::Ready(Some(Ok(_))), Some(taking)) => taking.gets(),
+            _ => {}
         }
         frame
     }

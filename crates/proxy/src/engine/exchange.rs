@@ -4,6 +4,7 @@ use std::{cell::Cell, fmt::Write as _, rc::Rc, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header, uri::PathAndQuery};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
+use penstock_model::Protocol;
 use penstock_routing::{HostName, Outcome};
 
 use super::{
@@ -45,6 +46,9 @@ struct Plan {
 /// Serves one request. Never fails: what goes wrong is an answer, or an aborted body.
 pub(super) async fn serve(client: Rc<Client>, mut request: Request<Incoming>) -> Response<ResponseBody> {
     let record = Record::begin(&client.worker, client.control.begin());
+    // An error of ours, for the test of what becomes of others.
+    #[cfg(test)]
+    assert!(!request.headers().contains_key("x-test-panic"), "on purpose");
     let on_upgrade = hyper::upgrade::on(&mut request);
     let (head, body) = request.into_parts();
     let http1 = head.version != Version::HTTP_2;
@@ -67,7 +71,13 @@ async fn respond(
     let request_id = request_id(&head.headers);
     let info = client_info(client, &head.headers);
     let https = info.scheme == Scheme::Https;
+    let shared = &client.worker.shared;
     let planned = match intake::read(&head) {
+        _ if let Some(limit) = intake::over_limit(&head, shared.options.limits.head_size) => {
+            record.head(&head, "", &info, &request_id);
+            shared.metrics.limits.inc(limit);
+            Err((Answer::page(431, "The head of the request is too large, or has too many fields."), None))
+        }
         _ if intake::is_server_wide_options(&head.method, &head.uri) => {
             record.head(&head, "", &info, &request_id);
             Err((Answer::plain(204), None))
@@ -93,7 +103,12 @@ async fn respond(
     };
     let Plan { route, backend, path, host, forwarding, upgrade } = plan;
     // With a body an upgrade would have to wait for its end; a server may ignore it (RFC 9110 §7.8).
-    let upgrade = upgrade.filter(|upgrade| *upgrade == Upgrade::ExtendedConnect || http_body::Body::is_end_stream(&body));
+    let upgrade = upgrade.filter(|upgrade| match upgrade {
+        Upgrade::ExtendedConnect => true,
+        // Nor can a backend on HTTP/2 be asked to speak something else: but who wants a WebSocket is to be told.
+        Upgrade::Http1 { .. } if backend.protocol() != Protocol::Http1 => upgrade.is_for_websocket(),
+        Upgrade::Http1 { .. } => http_body::Body::is_end_stream(&body),
+    });
 
     let te_trailers = headers::has_item(&head.headers, &header::TE, "trailers");
     prepare(&mut head.headers, &route, forwarding);
@@ -154,6 +169,10 @@ async fn respond(
     }
 
     let (mut parts, incoming) = upstream.response.into_parts();
+    if parts.headers.contains_key(header::TRANSFER_ENCODING) {
+        // It overrides the length (RFC 9112 §6.3), which need not be true: to pass it on would let the client read another end.
+        parts.headers.remove(header::CONTENT_LENGTH);
+    }
     headers::remove_hop_by_hop(&mut parts.headers);
     parts.extensions = http::Extensions::new();
     finish(&mut parts.headers, &route, https);
@@ -178,7 +197,8 @@ fn plan(
     }
     let ports = shared.ports();
     let request = RequestHead {
-        method: head.method.as_str(),
+        // RFC 8441's CONNECT is what GET is over HTTP/1.1: a route does not see by which version a WebSocket comes.
+        method: if intake.upgrade == Some(Upgrade::ExtendedConnect) { "GET" } else { head.method.as_str() },
         authority: intake.authority,
         path: &intake.path,
         query: intake.query,
@@ -247,6 +267,7 @@ fn prepare(fields: &mut HeaderMap, route: &CompiledRoute, forwarding: Vec<forwar
         headers::drop_underscores(fields);
     }
     headers::join_cookies(fields);
+    headers::drop_twins(fields, &forwarding);
     headers::write(fields, forwarding);
     route.request_headers.apply(fields);
 }

@@ -135,10 +135,7 @@ pub(super) async fn send(
                     continue;
                 }
                 record.upstream(backend, endpoint, None, attempts as u32);
-                return Err(match error {
-                    ConnectError::Timeout(..) => Failure::ConnectTimeout,
-                    error => Failure::Connect(error),
-                });
+                return Err(if error.is_timeout() { Failure::ConnectTimeout } else { Failure::Connect(error) });
             }
         };
         let Some(mut message) = request.take() else { return Err(Failure::ClientGone) };
@@ -147,8 +144,10 @@ pub(super) async fn send(
         let copy = repeatable.then(|| Box::new(copy(&message)));
         let sent = Instant::now();
         address(&mut message, backend, &connection);
+        frame(&mut message, backend);
         match attempt(&mut connection, *message, &upload, target, deadline).await {
             Attempt::Response(response) => {
+                upload.response_begins();
                 record.upstream(backend, connection.endpoint, Some(sent.elapsed()), attempts as u32);
                 return Ok(Upstream { response, connection });
             }
@@ -217,6 +216,15 @@ fn address(message: &mut Request<RequestBody>, backend: &Backend, connection: &C
         && let Ok(host) = HeaderValue::try_from(connection.endpoint.to_string())
     {
         message.headers_mut().insert(header::HOST, host);
+    }
+}
+
+/// Says that a body of unknown length comes. Left to itself hyper takes it that GET, HEAD and CONNECT have none, and drops it.
+fn frame(message: &mut Request<RequestBody>, backend: &Backend) {
+    let body = message.body();
+    let unknown = !http_body::Body::is_end_stream(body) && http_body::Body::size_hint(body).exact().is_none();
+    if backend.protocol() == Protocol::Http1 && unknown && !message.headers().contains_key(header::CONTENT_LENGTH) {
+        message.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 

@@ -121,6 +121,18 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
+/// Drops fields that a CGI or WSGI program reads as one that we write: it sees `_` and `-` alike (RFC 3875 §4.1.18).
+pub(super) fn drop_twins(headers: &mut HeaderMap, edits: &[Edit]) {
+    let twin = |name: &HeaderName| {
+        let name = name.as_str();
+        name.contains('_') && edits.iter().any(|(ours, _)| ours.len() == name.len() && name.replace('_', "-") == *ours)
+    };
+    let twins: Vec<HeaderName> = headers.keys().filter(|name| twin(name)).cloned().collect();
+    for name in twins {
+        headers.remove(name);
+    }
+}
+
 /// Drops fields with an underscore in their name, which many backends read as a hyphen (nginx's `ignore_invalid_headers`).
 pub(super) fn drop_underscores(headers: &mut HeaderMap) {
     let odd: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
@@ -182,6 +194,14 @@ mod tests {
         plan.apply(&mut headers);
         assert_eq!(headers, map(&[("b", "1"), ("c", "2"), ("c", "3")]));
         assert_eq!(plan.describe(), ["remove a", "remove b", "set b: 1", "set c: 2", "add c: 3"]);
+    }
+
+    #[test]
+    fn fields_that_could_be_taken_for_ours_are_dropped() {
+        let mut headers =
+            map(&[("x_forwarded_for", "6.6.6.6"), ("x-forwarded_for", "6.6.6.6"), ("x_other", "1"), ("x-real-ip", "1")]);
+        drop_twins(&mut headers, &[("x-forwarded-for", Some(String::new())), ("x-real-ip", None)]);
+        assert_eq!(headers, map(&[("x_other", "1"), ("x-real-ip", "1")]));
     }
 
     #[test]

@@ -7,8 +7,11 @@ use http::{HeaderMap, Method, Uri, Version, header, request::Parts};
 use hyper::ext::Protocol;
 use penstock_routing::{HostName, RequestPath};
 
-use super::headers::{has_item, items};
-use crate::policy::Answer;
+use super::{
+    headers::{has_item, items},
+    serve::MOST_FIELDS,
+};
+use crate::{metrics::LimitHit, policy::Answer};
 
 /// What was read from a head.
 #[derive(Debug)]
@@ -32,12 +35,31 @@ pub(super) enum Upgrade {
 }
 
 impl Upgrade {
+    /// Whether a WebSocket is among what it would take.
+    pub(super) fn is_for_websocket(&self) -> bool {
+        self.protocols().split(',').any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
+    }
+
     pub(super) fn protocols(&self) -> &str {
         match self {
             Self::Http1 { protocols } => protocols,
             Self::ExtendedConnect => "websocket",
         }
     }
+}
+
+/// Whether a head of HTTP/2 is over a limit that hyper keeps over HTTP/1.1.
+pub(super) fn over_limit(head: &Parts, head_size: usize) -> Option<LimitHit> {
+    if head.version != Version::HTTP_2 {
+        return None;
+    }
+    if head.headers.len() > MOST_FIELDS {
+        return Some(LimitHit::HeaderCount);
+    }
+    // As RFC 9113 §6.5.2 counts.
+    let fields: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    (fields + target > head_size).then_some(LimitHit::HeadSize)
 }
 
 pub(super) fn read(head: &Parts) -> Result<Intake<'_>, Answer> {

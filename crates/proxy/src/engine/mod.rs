@@ -4,9 +4,7 @@
 //! What hyper leaves to a proxy is done here: the checks of a request's head (`intake`), hop-by-hop fields (`headers`), upgrades and extended
 //! CONNECT (`upgrade`), translation between the versions.
 //!
-//! Known limits of hyper's that stand until then: of a request with `Content-Length` and `Transfer-Encoding` it drops the former, reads chunks and
-//! closes the connection (RFC 9112 §6.3 allows it), and two equal `Content-Length` are taken as one; lines may end with a bare LF; a
-//! fragment in a request-target is dropped; interim responses other than 101 are not passed on.
+//! What hyper decides by itself until then stands in ARCHITECTURE.md.
 
 mod answer;
 mod body;
@@ -16,6 +14,7 @@ mod headers;
 mod intake;
 mod record;
 mod serve;
+mod streams;
 mod upgrade;
 
 use std::sync::Arc;

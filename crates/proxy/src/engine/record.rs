@@ -13,7 +13,7 @@ use http::{Method, Version, header, request::Parts};
 use super::body::{BodyError, Upload};
 use crate::{
     access_log,
-    client_address::ClientInfo,
+    client_address::{ClientInfo, Scheme},
     control::Busy,
     metrics::{LimitHit, RouteMetrics},
     route::{CompiledRoute, RouteName},
@@ -33,7 +33,7 @@ pub(crate) struct Record {
     /// None if nobody reads the log.
     entry: Option<Box<Entry>>,
     /// Keeps the connection from counting as idle.
-    _busy: Busy,
+    busy: Busy,
 }
 
 /// What the log tells besides.
@@ -73,7 +73,7 @@ impl Record {
             upload: None,
             metrics: worker.shared.metrics.no_route().clone(),
             entry: None,
-            _busy: busy,
+            busy,
             worker: worker.clone(),
         })
     }
@@ -192,6 +192,12 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         let tunnelled = self.entry.as_ref().and_then(|entry| entry.tunnelled);
+        if let Some(upload) = &self.upload {
+            upload.response_is_over();
+        }
+        if tunnelled.is_none() && self.busy.has_stalled() {
+            self.aborted(&BodyError::NotTaken);
+        }
         self.count();
         let Some(entry) = self.entry.take() else { return };
         let (received, sent) = tunnelled.unwrap_or((self.received(), self.sent));
@@ -222,6 +228,34 @@ impl Drop for Record {
             note: entry.note.as_deref(),
         });
     }
+}
+
+/// Counts and logs a request whose head could not be read: nothing is known of it but who sent it.
+pub(super) fn refused(worker: &Rc<Worker>, client: IpAddr, scheme: Scheme, status: u16, why: &dyn fmt::Display) {
+    let shared = &worker.shared;
+    shared.metrics.no_route().finished(status, Duration::ZERO, 0, 0);
+    if !shared.access_log.enabled() {
+        return;
+    }
+    shared.access_log.log(&access_log::Record {
+        time: SystemTime::now(),
+        client,
+        scheme: scheme.as_str(),
+        method: "-",
+        host: "",
+        path: "-",
+        protocol: "-",
+        status,
+        bytes_received: 0,
+        bytes_sent: 0,
+        duration: Duration::ZERO,
+        request_id: "",
+        user_agent: None,
+        referer: None,
+        route: None,
+        upstream: None,
+        note: Some(&format!("the head cannot be read: {why}")),
+    });
 }
 
 fn protocol(version: Version) -> &'static str {

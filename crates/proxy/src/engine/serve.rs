@@ -1,6 +1,7 @@
 //! A client connection, from its acceptance to its end: PROXY header, TLS, then HTTP/1.1 or HTTP/2, each step within its time.
 
 use std::{
+    cell::Cell,
     convert::Infallible,
     future::poll_fn,
     io,
@@ -18,12 +19,12 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::TcpStream,
 };
 use tokio_rustls::LazyConfigAcceptor;
 
-use super::{LocalExecutor, exchange};
+use super::{exchange, record, streams::StreamExecutor};
 use crate::{
     client_address::Scheme,
     control::{Command, Control},
@@ -35,13 +36,19 @@ use crate::{
     worker::Worker,
 };
 
-/// Windows of HTTP/2 to clients: large enough for uploads over long ways, small enough that a client cannot make us hold much.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1 << 20;
+/// What a client may send on a stream before we took it: 20 Mbit/s over 50 ms. The connection's window is this for as many streams as there
+/// may be: what is not taken counts against both, so with less, streams that are blocked (an upload that its backend does not read) would keep
+/// their siblings from sending. It is the most that a client can make us hold, 32 MiB by default; it has to open 256 uploads to backends that
+/// do not read for that.
+const STREAM_WINDOW: u32 = 128 * 1024;
+/// RFC 9113 §6.9.1.
+const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 /// Of each stream, what may wait to be sent: memory follows the slowest client.
 const SEND_BUFFER: usize = 128 * 1024;
 /// How the preface of HTTP/2 begins (RFC 9113 §3.4). No method begins so (IANA keeps `PRI` for it).
 const PREFACE: &[u8] = b"PRI";
+/// Fields of a request's head: what hyper takes over HTTP/1.1 (`proto::h1::role::DEFAULT_MAX_HEADERS`), and we over HTTP/2.
+pub(super) const MOST_FIELDS: usize = 100;
 /// The first byte of a TLS handshake (RFC 8446 §5.1).
 const HANDSHAKE: u8 = 22;
 
@@ -70,6 +77,15 @@ impl Client {
     }
 }
 
+/// What is waited for before HTTP.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    ProxyHeader,
+    /// The first byte.
+    First,
+    Tls,
+}
+
 /// What came before HTTP.
 struct Arrived {
     transport: Transport,
@@ -84,14 +100,17 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
     let shared = worker.shared.clone();
     let open = Open::new(&shared.metrics, listener);
     let limit = shared.options.limits.head_time;
+    let step = Cell::new(Step::First);
     // Boxed: a handshake's state is large and gone soon.
-    let arrival = Box::pin(tokio::time::timeout(limit, arrive(&worker, stream, peer, listener)));
+    let arrival = Box::pin(tokio::time::timeout(limit, arrive(&worker, stream, peer, listener, &step)));
     let arrived = match arrival.await {
         Ok(Some(arrived)) => arrived,
         Ok(None) => return,
         Err(_) => {
-            if listener == Listener::Https {
-                shared.metrics.handshake_failures.inc(HandshakeFailure::Timeout);
+            match step.get() {
+                Step::ProxyHeader => drop(shared.metrics.proxy_protocol_failures.inc()),
+                Step::Tls => shared.metrics.handshake_failures.inc(HandshakeFailure::Timeout),
+                Step::First => {}
             }
             shared.metrics.limits.inc(LimitHit::HeadTime);
             return;
@@ -128,6 +147,8 @@ async fn serve_http1(client: Rc<Client>, stream: TokioIo<ClientStream>) {
     let mut builder = http1::Builder::new();
     // The sweep keeps the time of heads, so that no connection needs a timer.
     builder.header_read_timeout(None).max_header_size(head_size).max_buf_size(head_size.max(16 * 1024));
+    // A client may end its side after its request and wait for the answer (RFC 9112 §9.6). One that is gone is noticed when it is written to.
+    builder.half_close(true);
     let mut connection = builder.serve_connection(stream, service).with_upgrades();
     let mut told = Command::None;
     let outcome = poll_fn(|cx| {
@@ -135,30 +156,47 @@ async fn serve_http1(client: Rc<Client>, stream: TokioIo<ClientStream>) {
         if command != told {
             told = command;
             match command {
-                Command::HeadTimedOut => return Poll::Ready(Ok(true)),
+                Command::HeadTimedOut | Command::Cut => return Poll::Ready(Ok(command)),
                 Command::Finish => Pin::new(&mut connection).graceful_shutdown(),
                 Command::None => {}
             }
         }
-        Pin::new(&mut connection).poll(cx).map_ok(|()| false)
+        Pin::new(&mut connection).poll(cx).map_ok(|()| Command::None)
     })
     .await;
     match outcome {
-        Ok(false) => {}
-        Ok(true) => {
+        Ok(Command::HeadTimedOut) => {
             metrics.limits.inc(LimitHit::HeadTime);
             // Who sent nothing at all waits for no answer.
             if let Some(parts) = connection.into_parts().filter(|parts| !parts.read_buf.is_empty()) {
                 let _ = tokio::time::timeout(LAST_WORD, parts.io.into_inner().write_all(HEAD_TIMED_OUT)).await;
             }
         }
+        Ok(_) => {}
         Err(error) => {
-            if error.is_parse_too_large() {
-                metrics.limits.inc(LimitHit::HeadSize);
+            if error.is_parse() {
+                let unread = connection.into_parts().map(|parts| parts.read_buf).unwrap_or_default();
+                refused(&client, &error, &unread);
             }
             tracing::trace!(%error, peer = %client.peer, "a client connection failed");
         }
     }
+}
+
+/// Counts and logs a head that hyper answered by itself, with the status that it gave (`proto::h1::role::Server::on_error`).
+fn refused(client: &Client, error: &hyper::Error, unread: &[u8]) {
+    let status = if error.is_parse_too_large() {
+        // It has one error for both. Of a head with too many fields all lines came.
+        let lines = unread.split(|byte| *byte == b'\n').count();
+        let limit = if lines > MOST_FIELDS { LimitHit::HeaderCount } else { LimitHit::HeadSize };
+        client.worker.shared.metrics.limits.inc(limit);
+        431
+    } else if error.to_string() == "URI too long" {
+        414
+    } else {
+        400
+    };
+    record::refused(&client.worker, client.peer.ip(), client.scheme, status, &format_args!("{error}"));
 }
 
 async fn serve_http2(client: Rc<Client>, stream: TokioIo<ClientStream>) {
@@ -170,14 +208,16 @@ async fn serve_http2(client: Rc<Client>, stream: TokioIo<ClientStream>) {
         let client = requests.clone();
         async move { Ok::<_, Infallible>(exchange::serve(client, request).await) }
     });
-    let mut builder = http2::Builder::new(LocalExecutor::new(&client.worker.shared.metrics));
+    let metrics = client.worker.shared.metrics.clone();
+    let mut builder = http2::Builder::new(StreamExecutor { metrics: metrics.clone(), write_time: limits.write_time });
     builder
         .enable_connect_protocol()
         .max_concurrent_streams(limits.streams)
         .max_pending_accept_reset_streams(limits.resets)
-        .max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX))
+        // Twice what we take: what goes over our limit a little gets our own answer, and is counted.
+        .max_header_list_size(u32::try_from(limits.head_size.saturating_mul(2)).unwrap_or(u32::MAX))
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(STREAM_WINDOW.saturating_mul(limits.streams.max(1)).min(LARGEST_WINDOW))
         .max_send_buf_size(SEND_BUFFER);
     let mut connection = pin!(builder.serve_connection(stream, service));
     let mut told = Command::None;
@@ -191,22 +231,43 @@ async fn serve_http2(client: Rc<Client>, stream: TokioIo<ClientStream>) {
             told = command;
             match command {
                 Command::None => {}
-                Command::Finish | Command::HeadTimedOut => connection.as_mut().graceful_shutdown(),
+                Command::HeadTimedOut => {
+                    metrics.limits.inc(LimitHit::HeadTime);
+                    connection.as_mut().graceful_shutdown();
+                }
+                Command::Finish => connection.as_mut().graceful_shutdown(),
+                Command::Cut => return Poll::Ready(Ok(())),
             }
         }
         connection.as_mut().poll(cx)
     })
     .await;
     if let Err(error) = outcome {
+        if is_of_resets(&error) {
+            metrics.limits.inc(LimitHit::Resets);
+        }
         tracing::trace!(%error, peer = %client.peer, "a client connection failed");
     }
 }
 
+/// Whether a connection was closed for its streams' resets: of what h2 calls excessive, it is all that an honest count may meet.
+fn is_of_resets(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| cause.is_library() && cause.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
+}
+
 /// All that comes before HTTP. None: there will be no HTTP.
-async fn arrive(worker: &Worker, mut stream: TcpStream, peer: SocketAddr, listener: Listener) -> Option<Arrived> {
+async fn arrive(
+    worker: &Worker,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    listener: Listener,
+    step: &Cell<Step>,
+) -> Option<Arrived> {
     let shared = &worker.shared;
     let mut arrived = (socket::canonical(peer), None);
     if shared.options.proxy_protocol {
+        step.set(Step::ProxyHeader);
         match proxy_header(&mut stream).await {
             Ok(Some(Header::Proxied { source, destination })) => arrived = (source, Some(destination.port())),
             Ok(Some(Header::Local)) => {}
@@ -220,9 +281,11 @@ async fn arrive(worker: &Worker, mut stream: TcpStream, peer: SocketAddr, listen
         }
     }
     let (peer, told_port) = arrived;
+    step.set(Step::First);
     let mut first = [0; PREFACE.len()];
-    let length = stream.peek(&mut first).await.ok()?;
+    let length = peek(&stream, &mut first).await.ok()?;
     let first = first.get(..length).filter(|first| !first.is_empty())?;
+    step.set(Step::Tls);
     match listener {
         Listener::Http => Some(Arrived { http2: first == PREFACE, transport: Transport::Tcp(stream), peer, told_port, sni: None }),
         Listener::Https if first.first().is_some_and(u8::is_ascii_alphabetic) && first.first() != Some(&HANDSHAKE) => {
@@ -241,6 +304,23 @@ async fn arrive(worker: &Worker, mut stream: TcpStream, peer: SocketAddr, listen
     }
 }
 
+/// Looks at the first bytes without taking them: as many as it takes to tell a preface of HTTP/2 from anything else.
+async fn peek(stream: &TcpStream, first: &mut [u8; PREFACE.len()]) -> io::Result<usize> {
+    loop {
+        let length = stream.peek(first).await?;
+        let came = first.get(..length).unwrap_or_default();
+        if came.is_empty() || length == PREFACE.len() || !PREFACE.starts_with(came) {
+            return Ok(length);
+        }
+        if stream.ready(Interest::READABLE).await?.is_read_closed() {
+            return Ok(length);
+        }
+        // What is known to be there must not count as news.
+        let _ = stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+        stream.readable().await?;
+    }
+}
+
 /// Reads not a byte further than the header goes. None: nothing came at all.
 async fn proxy_header(stream: &mut TcpStream) -> io::Result<Option<Header>> {
     let mut bytes = Vec::with_capacity(64);
@@ -249,9 +329,12 @@ async fn proxy_header(stream: &mut TcpStream) -> io::Result<Option<Header>> {
             Parsed::Header { header, .. } => return Ok(Some(header)),
             Parsed::Invalid(error) => return Err(io::Error::other(error)),
             Parsed::Incomplete { at_least } => {
-                let came = stream.take(at_least as u64).read_buf(&mut bytes).await?;
-                if came == 0 {
-                    return if bytes.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+                match stream.take(at_least as u64).read_buf(&mut bytes).await {
+                    Ok(1..) => {}
+                    // Probes end with a reset as well.
+                    Ok(0) | Err(_) if bytes.is_empty() => return Ok(None),
+                    Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    Err(error) => return Err(error),
                 }
             }
         }

@@ -69,8 +69,7 @@ impl ExternalAddresses {
     fn refusal(&self, address: SocketAddr, ours: &[SocketAddr]) -> Option<NotAllowed> {
         let ip = address.ip();
         // What IPv6 addresses carry inside reaches the same machines where the network translates it.
-        let ips = [Some(ip), embedded(ip)];
-        let any = |test: fn(IpAddr) -> bool| ips.into_iter().flatten().any(test);
+        let any = |test: fn(IpAddr) -> bool| test(ip) || embedded(ip).any(test);
         if any(is_unspecified) {
             return Some(NotAllowed::Unspecified(ip));
         }
@@ -105,19 +104,38 @@ fn is_link_local(ip: IpAddr) -> bool {
     }
 }
 
-/// The IPv4 address inside an IPv4-compatible address (RFC 4291 §2.5.5.1), the NAT64 prefix (RFC 6052 §2.1) or 6to4 (RFC 3056 §2).
-fn embedded(ip: IpAddr) -> Option<IpAddr> {
-    let IpAddr::V6(ip) = ip else { return None };
-    let v4 = |high: u16, low: u16| {
-        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-        Some(IpAddr::V4(Ipv4Addr::new(a, b, c, d)))
+/// The IPv4 addresses that an IPv6 address may stand for where a network or machine translates: IPv4-compatible (RFC 4291 §2.5.5.1),
+/// IPv4-translated (RFC 2765 §2.1), NAT64 (RFC 6052 §2, RFC 8215), 6to4 (RFC 3056 §2), Teredo (RFC 4380 §4), ISATAP (RFC 5214 §6.1).
+fn embedded(ip: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let v4 = |high: u16, low: u16| (u32::from(high) << 16) | u32::from(low);
+    let segments = match ip {
+        IpAddr::V6(ip) => ip.segments(),
+        // No form has all ones.
+        IpAddr::V4(_) => [0xffff; 8],
     };
-    match ip.segments() {
+    let found = match segments {
         // `::` and `::1` are what they are.
-        [0, 0, 0, 0, 0, 0, 0, 0..=1] => None,
-        [0, 0, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => v4(high, low),
-        _ => None,
-    }
+        [0, 0, 0, 0, 0, 0, 0, 0..=1] => [None; 4],
+        [0, 0, 0, 0, 0 | 0xffff, 0, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x2002, high, low, ..]
+        | [_, _, _, _, 0 | 0x200, 0x5efe, high, low] => [Some(v4(high, low)), None, None, None],
+        // The prefix is the network's to choose, and its length says where the address stands (RFC 6052 §2.2). What begins with zero there
+        // is what another length leaves empty.
+        [0x64, 0xff9b, 1, third, fourth, fifth, sixth, last] => [
+            v4(third, fourth << 8 | fifth >> 8),
+            v4(third << 8 | fourth & 0xff, fifth),
+            v4(fourth << 8 | fifth >> 8, fifth << 8 | sixth >> 8),
+            v4(sixth, last),
+        ]
+        .map(|ip| Some(ip).filter(|ip| ip >> 24 != 0)),
+        // The server's, and the client's with its bits turned.
+        [0x2001, 0, high, low, _, _, turned_high, turned_low] => {
+            [Some(v4(high, low)), Some(!v4(turned_high, turned_low)), None, None]
+        }
+        _ => [None; 4],
+    };
+    found.into_iter().flatten().map(|ip| IpAddr::V4(ip.into()))
 }
 
 fn is_ours(address: SocketAddr, listener: SocketAddr) -> bool {
@@ -153,6 +171,17 @@ mod tests {
             "[::127.0.0.1]:80",
             "[64:ff9b::7f00:1]:80",
             "[2002:7f00:1::]:80",
+            "[::ffff:0:127.0.0.1]:80",
+            "[64:ff9b:1::7f00:1]:80",
+            "[64:ff9b:1:7f00:0:100::]:80",
+            "[64:ff9b:1:7f:0:1::]:80",
+            "[64:ff9b:1::7f:0:100:0]:80",
+            "[64:ff9b:1::a9fe:a9fe]:80",
+            "[64:ff9b:1:a9fe:a9:fe00::]:80",
+            "[2001:0:a9fe:a9fe::1]:80",
+            "[2001::8000:f5ff:80ff:fffe]:80",
+            "[2001:db8::5efe:127.0.0.1]:80",
+            "[2001:db8::200:5efe:169.254.169.254]:80",
             "169.254.169.254:80",
             "[::ffff:169.254.169.254]:80",
             "[64:ff9b::a9fe:a9fe]:80",
@@ -168,7 +197,16 @@ mod tests {
         ] {
             assert!(check(&rules, address, &[]).is_err(), "{address}");
         }
-        for address in ["192.168.90.100:8443", "10.0.0.1:80", "203.0.113.1:443", "[2001:db8::1]:80", "[fd12::1]:80"] {
+        for address in [
+            "192.168.90.100:8443",
+            "10.0.0.1:80",
+            "203.0.113.1:443",
+            "[2001:db8::1]:80",
+            "[fd12::1]:80",
+            "[64:ff9b:1::cb00:7101]:80",
+            "[64:ff9b:1:cb00:71:100::]:80",
+            "[2001:0:cb00:7101::34ff:8efe]:80",
+        ] {
             assert_eq!(check(&rules, address, &["[::]:8080"]), Ok(address.parse().unwrap()));
         }
     }

@@ -3,10 +3,11 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -39,6 +40,9 @@ pub(crate) enum ConnectError {
     Tls(SocketAddr, io::Error),
     #[error("HTTP with {0} could not be begun: {1}")]
     Http(SocketAddr, hyper::Error),
+    /// Of an attempt that others waited for as well.
+    #[error(transparent)]
+    Shared(Arc<Self>),
 }
 
 impl ConnectError {
@@ -55,12 +59,25 @@ impl ConnectError {
                 _ => ConnectFailure::Other,
             },
             Self::Http(..) => ConnectFailure::Other,
+            Self::Shared(error) => error.reason(),
+        }
+    }
+
+    pub(crate) fn is_timeout(&self) -> bool {
+        match self {
+            Self::Timeout(..) => true,
+            Self::Shared(error) => error.is_timeout(),
+            _ => false,
         }
     }
 
     /// Whether another endpoint of the same backend may do better.
     pub(crate) fn concerns_endpoint(&self) -> bool {
-        matches!(self, Self::Timeout(..) | Self::Tcp(..) | Self::Tls(..) | Self::Http(..) | Self::NotAllowed(_))
+        match self {
+            Self::Timeout(..) | Self::Tcp(..) | Self::Tls(..) | Self::Http(..) | Self::NotAllowed(_) => true,
+            Self::NoEndpoints | Self::Resolve(_) | Self::TlsSetup(_) => false,
+            Self::Shared(error) => error.concerns_endpoint(),
+        }
     }
 }
 
@@ -70,7 +87,7 @@ pub(crate) struct Connector {
     pub(crate) resolver: Resolver,
     pub(crate) external: ExternalAddresses,
     /// The addresses that we listen on.
-    pub(crate) ours: OnceLock<Vec<SocketAddr>>,
+    pub(crate) ours: ArcSwap<Vec<SocketAddr>>,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -126,8 +143,8 @@ impl Connector {
         let endpoint = match backend.source() {
             Source::Service(_) => endpoint,
             Source::Address { .. } => {
-                let ours = self.ours.get().map_or(&[][..], |ours| ours);
-                self.external.check(endpoint, ours).map_err(|refused| ConnectError::NotAllowed(refused.to_string().into()))?
+                let ours = self.ours.load();
+                self.external.check(endpoint, &ours).map_err(|refused| ConnectError::NotAllowed(refused.to_string().into()))?
             }
         };
         let tls = match backend.tls() {

@@ -16,7 +16,7 @@ use std::{
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use penstock_model::Protocol;
-use tokio::sync::Semaphore;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     connect::{ConnectError, Connector},
@@ -35,8 +35,15 @@ const STREAMS_PER_CONNECTION: u32 = 100;
 /// How long an endpoint that could not be connected is tried after all others.
 const PENALTY: Duration = Duration::from_secs(2);
 
-/// Window of each HTTP/2 stream and of the connection: one megabyte keeps a stream of 100 Mbit/s busy over 80 ms.
-const WINDOW: u32 = 1 << 20;
+/// What an endpoint may send on a stream of HTTP/2 before its client took it: keeps a stream of 100 Mbit/s busy over 40 ms.
+const STREAM_WINDOW: u32 = 512 * 1024;
+/// Of a connection: that for as many streams as there are, or a client that does not read would stall the others, whose requests share
+/// the connection. The most that one connection can make us hold, 50 MiB, takes as many clients that do not read.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS_PER_CONNECTION;
+
+/// Of an HTTP/1.1 connection, what is read at once, and so the largest piece of a body: a client on HTTP/2 has the time of its write limit for
+/// each, which gives slow ones their chance. A response's head has to fit too.
+const BUFFER: usize = 128 * 1024;
 
 type Key = (u64, SocketAddr);
 
@@ -52,10 +59,37 @@ pub(crate) struct Pool {
 struct EndpointPool {
     idle: RefCell<Vec<Idle>>,
     shared: RefCell<Vec<Shared>>,
-    /// Who makes an HTTP/2 connection: one at a time.
-    making: RefCell<Option<Rc<Semaphore>>>,
+    /// How it goes with an HTTP/2 connection that is being made: one at a time.
+    making: RefCell<Option<watch::Receiver<Option<Made>>>>,
     /// When it could not be connected last; zero: never.
     failed: Cell<u64>,
+}
+
+/// What became of an attempt to connect.
+type Made = Result<(), Arc<ConnectError>>;
+
+/// An attempt to make an HTTP/2 connection, for which others wait while this lives.
+struct Making<'p> {
+    place: &'p EndpointPool,
+    outcome: watch::Sender<Option<Made>>,
+}
+
+impl<'p> Making<'p> {
+    fn begin(place: &'p EndpointPool) -> Self {
+        let (outcome, waiting) = watch::channel(None);
+        *place.making.borrow_mut() = Some(waiting);
+        Self { place, outcome }
+    }
+
+    fn ended(self, made: Made) {
+        self.outcome.send_replace(Some(made));
+    }
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        *self.place.making.borrow_mut() = None;
+    }
 }
 
 #[derive(Debug)]
@@ -164,7 +198,7 @@ impl Pool {
         }
         let stream = connector.connect(backend, endpoint, limit).await?;
         let state = stream.state().clone();
-        let made = http1::Builder::new().handshake::<_, RequestBody>(TokioIo::new(stream)).await;
+        let made = http1::Builder::new().max_buf_size(BUFFER).handshake::<_, RequestBody>(TokioIo::new(stream)).await;
         let (sender, driver) = made.map_err(|error| ConnectError::Http(endpoint, error))?;
         tokio::task::spawn_local(async move {
             // Its error is told to the request that it carries; without one it is of no interest.
@@ -181,21 +215,52 @@ impl Pool {
         fresh: bool,
         place: &EndpointPool,
     ) -> Result<(Sender, bool), ConnectError> {
-        if !fresh && let Some(sender) = place.take_shared() {
-            return Ok((sender, true));
+        let timeout = || ConnectError::Timeout(endpoint, limit);
+        let deadline = Instant::now() + limit;
+        let mut fresh = fresh;
+        loop {
+            if !fresh && let Some(sender) = place.take_shared() {
+                return Ok((sender, true));
+            }
+            let making = place.making.borrow().clone();
+            let Some(mut making) = making else { break };
+            // Who waits has the time of one attempt and its outcome, whatever it is: an endpoint that says nothing is not asked by each in turn.
+            let made = tokio::time::timeout_at(deadline, making.wait_for(Option::is_some)).await.map_err(|_| timeout())?;
+            let made = made.ok().and_then(|made| made.clone());
+            match made {
+                Some(Ok(())) => fresh = false,
+                Some(Err(error)) => return Err(ConnectError::Shared(error)),
+                // Its request was given up meanwhile.
+                None => {}
+            }
         }
-        let gate = place.making.borrow_mut().get_or_insert_with(|| Rc::new(Semaphore::new(1))).clone();
-        // Never closed; were it so, there would only be one connection more.
-        let _permit = gate.acquire().await;
-        // Who waited finds what the one before made.
-        if let Some(sender) = place.take_shared().filter(|_| !fresh) {
-            return Ok((sender, true));
+        let making = Making::begin(place);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let made = tokio::time::timeout(left, Self::make_http2(connector, backend, endpoint, left, place)).await;
+        match made.unwrap_or_else(|_| Err(timeout())) {
+            Ok(sender) => {
+                making.ended(Ok(()));
+                Ok((sender, false))
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                making.ended(Err(error.clone()));
+                Err(ConnectError::Shared(error))
+            }
         }
+    }
+
+    async fn make_http2(
+        connector: &Connector,
+        backend: &Backend,
+        endpoint: SocketAddr,
+        limit: Duration,
+        place: &EndpointPool,
+    ) -> Result<Sender, ConnectError> {
         let stream = connector.connect(backend, endpoint, limit).await?;
         let mut builder = http2::Builder::new(LocalExecutor::new(&connector.metrics));
-        builder.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
-        let made = tokio::time::timeout(limit, builder.handshake::<_, RequestBody>(TokioIo::new(stream))).await;
-        let made = made.map_err(|_| ConnectError::Timeout(endpoint, limit))?;
+        builder.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
+        let made = builder.handshake::<_, RequestBody>(TokioIo::new(stream)).await;
         let (sender, driver) = made.map_err(|error| ConnectError::Http(endpoint, error))?;
         tokio::task::spawn_local(async move {
             let _ = driver.await;
@@ -203,7 +268,7 @@ impl Pool {
         let shared = Shared { sender, streams: Rc::default(), last_used: Rc::new(Cell::new(clock::now())) };
         let sender = shared.lend();
         place.shared.borrow_mut().push(shared);
-        Ok((sender, false))
+        Ok(sender)
     }
 
     /// Closes what was idle for too long, and forgets endpoints without connections.

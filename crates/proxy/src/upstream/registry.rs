@@ -4,7 +4,7 @@
 //! Endpoint sets are replaced in place: a change of endpoints touches no route.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt,
     net::SocketAddr,
     sync::{
@@ -99,10 +99,19 @@ impl Registry {
         }
     }
 
-    /// Empties the endpoints of Service ports that are not among these.
-    pub(crate) fn empty_others(&self, endpoints: &BTreeMap<ServicePort, Arc<EndpointSet>>) {
+    /// Empties the endpoints of Service ports that the model names and that are not among these. Those that it does not name stay: a request that
+    /// was matched in the table before is on its way to them.
+    pub(crate) fn empty_others(&self, model: Option<&Model>, endpoints: &BTreeMap<ServicePort, Arc<EndpointSet>>) {
+        let named: HashSet<&ServicePort> = model
+            .into_iter()
+            .flat_map(|model| model.backends.keys())
+            .filter_map(|key| match &key.origin {
+                Origin::Service(port) => Some(port),
+                Origin::Address { .. } => None,
+            })
+            .collect();
         for (port, held) in &self.known().services {
-            if !endpoints.contains_key(port) && !held.load().endpoints.is_empty() {
+            if named.contains(port) && !endpoints.contains_key(port) && !held.load().endpoints.is_empty() {
                 held.store(Arc::default());
             }
         }
@@ -167,5 +176,33 @@ impl Backend {
 impl fmt::Debug for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Backend").field(&self.name).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use penstock_model::Endpoint;
+
+    use super::*;
+
+    #[test]
+    fn a_service_that_no_model_names_any_more_keeps_its_endpoints_for_those_on_their_way() {
+        let registry = Registry::default();
+        let port = ServicePort { namespace: "ns".into(), name: "web".into(), port: "80".into() };
+        let key = BackendKey { origin: Origin::Service(port.clone()), protocol: Protocol::Http1, tls: None };
+        let address: SocketAddr = "192.0.2.1:80".parse().unwrap();
+        let endpoints = [(port, Arc::new(EndpointSet { endpoints: vec![Endpoint { address }] }))].into();
+        let mut model = Model::default();
+        model.backends.insert(key.clone(), Arc::new(penstock_model::Backend { key: key.clone() }));
+        registry.fill(&endpoints);
+        let on_its_way = registry.backend(&key);
+        registry.empty_others(Some(&Model::default()), &BTreeMap::new());
+        registry.retain(&Model::default(), &BTreeMap::new());
+        assert_eq!(on_its_way.endpoints(), Some(vec![address]));
+        registry.empty_others(Some(&model), &BTreeMap::new());
+        assert_eq!(on_its_way.endpoints(), Some(Vec::new()), "one that is named has what it has now");
+        drop(on_its_way);
+        registry.retain(&Model::default(), &BTreeMap::new());
+        assert!(registry.known().services.is_empty());
     }
 }

@@ -20,6 +20,10 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
+pub mod http2;
+
+pub const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 pub fn route(path: &str, backend: SocketAddr) -> Route {
@@ -89,10 +93,30 @@ pub fn start(model: &Arc<Model>) -> Proxy {
 }
 
 pub fn start_with(model: &Arc<Model>, grace: Duration) -> Proxy {
+    let options =
+        Options { https: Some("127.0.0.1:0".to_owned()), drain: DrainOptions { delay: Duration::ZERO, grace }, ..options() };
+    start_as(options, model)
+}
+
+/// With these limits, and one worker, so that connections to backends are shared for sure.
+pub fn start_within(limits: Limits, model: &Arc<Model>) -> Proxy {
+    let options = Options { https: Some("127.0.0.1:0".to_owned()), workers: NonZeroUsize::MIN, limits, ..options() };
+    start_as(options, model)
+}
+
+pub fn start_as(options: Options, model: &Arc<Model>) -> Proxy {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let plane = DataPlane::start(Options {
+    let plane = DataPlane::start(options).unwrap();
+    plane.publish(model, &BTreeMap::new());
+    let bound = plane.listen().unwrap();
+    let none = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    Proxy { plane: Arc::new(plane), http: bound.http.unwrap_or(none), https: bound.https.unwrap_or(none) }
+}
+
+pub fn options() -> Options {
+    Options {
         http: Some("127.0.0.1:0".to_owned()),
-        https: Some("127.0.0.1:0".to_owned()),
+        https: None,
         workers: NonZeroUsize::new(2).unwrap(),
         trusted_proxies: Vec::new(),
         proxy_protocol: false,
@@ -102,12 +126,61 @@ pub fn start_with(model: &Arc<Model>, grace: Duration) -> Proxy {
         limits: Limits::default(),
         state_dir: None,
         external: ExternalAddresses::standalone(),
-        drain: DrainOptions { delay: Duration::ZERO, grace },
+        drain: DrainOptions { delay: Duration::ZERO, grace: Duration::from_secs(2) },
+    }
+}
+
+pub fn started(options: Options, model: &Arc<Model>) -> (Arc<DataPlane>, SocketAddr) {
+    let proxy = start_as(options, model);
+    (proxy.plane, proxy.http)
+}
+
+/// Answers each request with this text.
+pub async fn saying(text: &'static str) -> SocketAddr {
+    backend(move |mut stream| async move {
+        let mut rest = Vec::new();
+        loop {
+            let mut chunk = [0; 4096];
+            match stream.read(&mut chunk).await {
+                Ok(read) if read > 0 => rest.extend_from_slice(&chunk[..read]),
+                _ => return,
+            }
+            while let Some(end) = rest.windows(4).position(|window| window == b"\r\n\r\n") {
+                rest.drain(..end + 4);
+                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
+                if stream.write_all(answer.as_bytes()).await.is_err() {
+                    return;
+                }
+            }
+        }
     })
-    .unwrap();
-    plane.publish(model, &BTreeMap::new());
-    let bound = plane.listen().unwrap();
-    Proxy { plane: Arc::new(plane), http: bound.http.unwrap(), https: bound.https.unwrap() }
+    .await
+}
+
+pub async fn status(proxy: &Proxy, request: &str) -> u16 {
+    let (head, _) = get(proxy, request).await;
+    head[9..12].parse().unwrap()
+}
+
+/// Waits for what comes true by itself.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(tokio::time::Instant::now() < deadline, "{what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Whether a counter stands so.
+pub fn counted(proxy: &Proxy, line: &str) -> bool {
+    proxy.plane.metrics().encode().lines().any(|known| known == line)
+}
+
+/// How often a limit was met.
+pub fn met(proxy: &Proxy, limit: &str) -> u64 {
+    let text = proxy.plane.metrics().encode();
+    let start = format!("penstock_limits_hit_total{{limit=\"{limit}\"}} ");
+    text.lines().find_map(|line| line.strip_prefix(&start)).expect("no such limit").parse().unwrap()
 }
 
 /// A backend whose every connection is given to `serve`.
@@ -206,11 +279,11 @@ pub async fn open_websocket_on(client: &mut (impl AsyncRead + AsyncWrite + Unpin
     assert_eq!(read_exactly(client, early, 7).await, b"\x81\x05hello");
 }
 
-/// Answers any key rightly and echoes.
-pub async fn accept_any_websocket(mut stream: TcpStream) {
+/// Answers any key rightly. Gives what came with the head.
+pub async fn accept_websocket(stream: &mut TcpStream) -> Vec<u8> {
     use base64::Engine;
     use sha1::Digest;
-    let (head, early) = read_head(&mut stream).await;
+    let (head, early) = read_head(stream).await;
     let key =
         head.lines().find_map(|line| line.to_lowercase().starts_with("sec-websocket-key:").then(|| line[18..].trim().to_owned()));
     let text = format!("{}258EAFA5-E914-47DA-95CA-C5AB0DC85B11", key.unwrap());
@@ -218,7 +291,14 @@ pub async fn accept_any_websocket(mut stream: TcpStream) {
     let answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
     );
-    stream.write_all(&[answer.as_bytes(), &early].concat()).await.unwrap();
+    stream.write_all(answer.as_bytes()).await.unwrap();
+    early
+}
+
+/// Answers any key rightly and echoes.
+pub async fn accept_any_websocket(mut stream: TcpStream) {
+    let early = accept_websocket(&mut stream).await;
+    stream.write_all(&early).await.unwrap();
     let mut chunk = [0; 4096];
     while let Ok(read) = stream.read(&mut chunk).await {
         if read == 0 || stream.write_all(&chunk[..read]).await.is_err() {
