@@ -14,6 +14,35 @@ fn one_address_is_served_under_one_name_with_nothing_to_write() {
 }
 
 #[test]
+fn a_backend_that_is_not_there_is_named_in_the_log() {
+    let port = crate::support::free_port();
+    let penstock = Penstock::start(&["proxy", "--from", "a.test", "--to", &format!("http://127.0.0.1:{port}")]);
+    assert_eq!(penstock.get("a.test", "/").0, 502);
+    let log = penstock.log();
+    let line = log.lines().find(|line| line.contains("could not be forwarded")).unwrap_or_else(|| panic!("{log}"));
+    assert!(line.contains("WARN") && line.contains(&format!("127.0.0.1:{port}")) && line.contains("refused"), "{line}");
+}
+
+#[test]
+fn a_certificate_that_cannot_be_served_ends_the_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let pair = || rcgen::generate_simple_self_signed(vec!["a.test".to_owned()]).unwrap();
+    let (one, two) = (pair(), pair());
+    std::fs::write(path("cert"), one.cert.pem()).unwrap();
+    std::fs::write(path("key"), two.signing_key.serialize_pem()).unwrap();
+    for (cert, key) in [("cert", "key"), ("cert", "cert"), ("none", "key")] {
+        let output = Command::new(env!("CARGO_BIN_EXE_penstock"))
+            .args(["proxy", "--from", "a.test", "--to", "http://127.0.0.1:1", "--http", "127.0.0.1:0", "--https", "127.0.0.1:0"])
+            .args(["--admin", "off", "--cert", &path(cert), "--key", &path(key)])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains("--cert, --key: "), "{cert} {key}: {said}");
+    }
+}
+
+#[test]
 fn slips_on_the_command_line_are_named_by_their_flag() {
     for (arguments, expected) in [
         (vec!["proxy", "--from", "a.test", "--to", "ftp://x"], "--to"),

@@ -103,3 +103,21 @@ fn backends_over_tls_are_verified_unless_they_need_not_be() {
     let get = "GET / HTTP/1.1\r\nHost: stranger.test\r\nConnection: close\r\n\r\n";
     eventually("the mended route", || (request(penstock.http, get).0 == 200).then_some(()));
 }
+
+#[test]
+fn a_backend_whose_certificate_is_its_own_is_named_in_the_log_with_the_way_out() {
+    let backend = TlsBackend::start("inside.test");
+    let url = format!("https://127.0.0.1:{}", backend.address.port());
+    let penstock = Penstock::start(&["proxy", "--from", "a.test", "--to", &url]);
+    for _ in 0..20 {
+        assert_eq!(penstock.get("a.test", "/").0, 502);
+    }
+    let told =
+        penstock.log().lines().filter(|line| line.contains("could not be forwarded")).map(ToOwned::to_owned).collect::<Vec<_>>();
+    // Each worker has a clock of its own, and may be first.
+    assert!((1..=2).contains(&told.len()), "once a minute, not for each request: {told:?}");
+    assert!(told[0].contains("WARN") && told[0].contains("--insecure") && told[0].contains(&url), "{told:?}");
+    drop(penstock);
+    let penstock = Penstock::start(&["proxy", "--from", "a.test", "--to", &url, "--insecure"]);
+    assert_eq!(penstock.get("a.test", "/").0, 200);
+}

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     client_address::{ClientInfo, Forwarded, Scheme},
+    clock,
     head::RequestHead,
     metrics::{LimitHit, Listener},
     policy::{Answer, forwarding},
@@ -129,7 +130,7 @@ async fn respond(
         Err(failure) => {
             let answer = failed(&failure, &client.worker.shared.metrics);
             record.note(&failure);
-            tracing::debug!(backend = %backend.name(), error = %failure, "a request could not be forwarded");
+            tell(&backend, &route, &failure);
             return own_answer(&answer, Some(&route), &asker, &request_id, https, record);
         }
     };
@@ -303,6 +304,18 @@ fn own_answer(
         route.response_headers.apply(response.headers_mut());
     }
     response
+}
+
+/// Says in the log what is wrong with a backend, so that nobody has to turn up the level while its users wait.
+fn tell(backend: &Backend, route: &CompiledRoute, failure: &Failure) {
+    let told = failure.concerns_backend().then(|| backend.trouble.failed(clock::now())).flatten();
+    match told {
+        Some(requests) => {
+            let hint = failure.hint();
+            tracing::warn!(backend = %backend.name(), route = %route.name().object, rule = &*route.name().rule, requests, "requests could not be forwarded: {failure}{hint}");
+        }
+        None => tracing::debug!(backend = %backend.name(), error = %failure, "a request could not be forwarded"),
+    }
 }
 
 fn failed(failure: &Failure, metrics: &crate::metrics::Metrics) -> Answer {

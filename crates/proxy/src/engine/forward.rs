@@ -55,6 +55,26 @@ pub(super) enum Failure {
     Http(hyper::Error),
 }
 
+impl Failure {
+    /// The backend is at fault, or the way to it, and whoever runs it should know.
+    pub(super) fn concerns_backend(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::ConnectTimeout | Self::ResponseTimeout | Self::UpgradeOverHttp2 | Self::Http(_) => true,
+            Self::TooLarge | Self::TooSlow | Self::ClientGone | Self::NoEndpoints => false,
+        }
+    }
+
+    /// What can be done about it, where that is not plain from what it says.
+    pub(super) fn hint(&self) -> &'static str {
+        match self {
+            Self::Connect(error) if error.is_unverified() => {
+                "; if its certificate is its own, give its authority as tls.caSecretName, or switch verification off (--insecure, tls.verify: false)"
+            }
+            _ => "",
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

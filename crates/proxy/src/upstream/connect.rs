@@ -71,6 +71,13 @@ impl ConnectError {
         }
     }
 
+    /// The endpoint's certificate was not accepted.
+    pub(crate) fn is_unverified(&self) -> bool {
+        let Self::Tls(_, error) = self else { return false };
+        let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+        matches!(cause, Some(rustls::Error::InvalidCertificate(_)))
+    }
+
     /// Whether another endpoint of the same backend may do better.
     pub(crate) fn concerns_endpoint(&self) -> bool {
         match self {

@@ -3,6 +3,7 @@
 mod connect;
 mod pool;
 mod registry;
+mod trouble;
 
 pub(crate) use connect::{ConnectError, Connector};
 pub(crate) use pool::{Connection, Pool, Sender};

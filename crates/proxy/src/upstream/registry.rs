@@ -16,6 +16,7 @@ use std::{
 use arc_swap::ArcSwap;
 use penstock_model::{BackendKey, EndpointSet, Model, Origin, Protocol, ServicePort};
 
+use super::trouble::Trouble;
 use crate::tls::{ClientTls, UpstreamConfigs, upstream::UpstreamTlsError};
 
 /// All backends that a table names, and the endpoints of all Service ports.
@@ -41,6 +42,7 @@ pub struct Backend {
     tls: Option<Result<ClientTls, UpstreamTlsError>>,
     /// Counts requests, over all workers: so requests on however many connections go around all endpoints evenly.
     turn: AtomicUsize,
+    pub(crate) trouble: Trouble,
 }
 
 /// Where endpoints come from.
@@ -77,6 +79,7 @@ impl Registry {
             source,
             tls,
             turn: AtomicUsize::new(0),
+            trouble: Trouble::default(),
         });
         known.backends.insert(key.clone(), backend.clone());
         backend
