@@ -111,6 +111,8 @@ impl AccessLog {
         let (ended, end) = sync_channel(1);
         thread::Builder::new().name("access-log".to_owned()).spawn(move || {
             write_lines(&lines, out);
+            // Before it is told: lines that come later are to count as dropped.
+            drop(lines);
             let _ = ended.send(());
         })?;
         Ok(Self { format, sender: Some(sender), dropped, writer: Arc::new(Mutex::new(Some(end))) })

@@ -4,7 +4,7 @@
 //! too long. Time limits on writes are lifted when a stream becomes a tunnel: they belong to requests.
 
 use std::{
-    io,
+    fmt, io,
     pin::Pin,
     sync::{
         Arc,
@@ -25,6 +25,11 @@ use crate::{
     control::Control,
     metrics::{LimitHit, Listener, Metrics},
 };
+
+/// Any byte stream of both ways.
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Unpin + fmt::Debug {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + fmt::Debug> Duplex for T {}
 
 /// TCP with or without TLS.
 #[derive(Debug)]

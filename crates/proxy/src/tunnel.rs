@@ -18,14 +18,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
     clock,
     engine::Record,
-    io::{ClientStream, UpstreamStream},
+    io::{ClientStream, Duplex, UpstreamStream},
     metrics::TunnelEnd,
     websocket::{self, FrameTracker, SERVICE_RESTART},
     worker::{PanicCount, Worker},
@@ -46,7 +44,7 @@ pub(crate) enum Side {
     Client(ClientStream),
     Upstream(UpstreamStream),
     /// A stream of an HTTP/2 connection.
-    Stream(TokioIo<Upgraded>),
+    Stream(Box<dyn Duplex>),
 }
 
 impl Side {

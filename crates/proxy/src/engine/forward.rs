@@ -17,6 +17,7 @@ use penstock_model::{Protocol, Timeouts};
 
 use super::{
     body::{RequestBody, Upload, io_error},
+    outgoing::Http1Sender,
     record::Record,
 };
 use crate::{
@@ -257,7 +258,7 @@ async fn attempt(
 ) -> Attempt {
     let idempotent = is_idempotent(message.method());
     match &mut connection.sender {
-        Sender::Http1 { sender, state } => {
+        Sender::Http1(Http1Sender { sender, state }) => {
             state.limit_writes(target.timeouts.send);
             let before = state.received();
             let state = state.clone();
@@ -266,7 +267,7 @@ async fn attempt(
             judge(result, upload, || state.received() > before, idempotent)
         }
         Sender::Http2 { sender, .. } => {
-            let sent = sender.try_send_request(message);
+            let sent = sender.0.try_send_request(message);
             let result = within(sent, upload, target.timeouts.read, deadline).await;
             // What came on other streams says nothing about this one; a stream that was refused says so by its message coming back.
             judge(result, upload, || true, idempotent)

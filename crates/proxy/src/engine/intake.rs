@@ -53,7 +53,9 @@ pub(super) fn over_limit(head: &Parts, head_size: usize) -> Option<LimitHit> {
     if head.version != Version::HTTP_2 {
         return None;
     }
-    if head.headers.len() > MOST_FIELDS {
+    // Browsers send each cookie as a field of its own (RFC 9113 §8.2.3).
+    let crumbs = head.headers.get_all(header::COOKIE).iter().count();
+    if head.headers.len() - crumbs.saturating_sub(1) > MOST_FIELDS {
         return Some(LimitHit::HeaderCount);
     }
     // As RFC 9113 §6.5.2 counts.
@@ -221,6 +223,16 @@ mod tests {
         for (path, expected) in [("/a%zz", 400), ("/a%00b", 400), ("/a/../b", 0)] {
             assert_eq!(status(Version::HTTP_11, "GET", path, &[host]), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn cookies_are_one_field_however_many_there_are() {
+        let crumbs = vec![("cookie", "a=1"); 150];
+        assert_eq!(over_limit(&parts(Version::HTTP_2, "GET", "/", &crumbs), 64 * 1024), None);
+        assert_eq!(over_limit(&parts(Version::HTTP_2, "GET", "/", &crumbs), 1024), Some(LimitHit::HeadSize));
+        let others = vec![("x-a", "1"); 101];
+        assert_eq!(over_limit(&parts(Version::HTTP_2, "GET", "/", &others), 64 * 1024), Some(LimitHit::HeaderCount));
+        assert_eq!(over_limit(&parts(Version::HTTP_11, "GET", "/", &others), 1024), None, "hyper keeps them there");
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod exchange;
 mod forward;
 mod headers;
 mod intake;
+mod outgoing;
 mod record;
 mod serve;
 mod streams;
@@ -21,8 +22,10 @@ use std::sync::Arc;
 
 use crate::{metrics::Metrics, worker::PanicCount};
 
-pub(crate) use body::{Leftovers, RequestBody};
+pub(crate) use body::Leftovers;
+use body::RequestBody;
 pub(crate) use headers::HeaderPlan;
+pub(crate) use outgoing::{BeginError, Http1Sender, Http2Sender};
 pub(crate) use record::Record;
 pub(crate) use serve::serve;
 

@@ -250,7 +250,7 @@ async fn serve_http2(client: Rc<Client>, stream: TokioIo<ClientStream>) {
     }
 }
 
-/// Whether a connection was closed for its streams' resets: of what h2 calls excessive, it is all that an honest count may meet.
+/// Whether a connection was closed for its streams' resets. Other floods (of CONTINUATION, of empty DATA) have the same code, and count as that too.
 fn is_of_resets(error: &hyper::Error) -> bool {
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
     cause.is_some_and(|cause| cause.is_library() && cause.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))

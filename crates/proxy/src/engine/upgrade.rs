@@ -128,7 +128,7 @@ fn client_side(upgraded: Upgraded) -> (Side, bytes::Bytes) {
             stream.lift_limits();
             (Side::Client(stream), parts.read_buf)
         }
-        Err(stream) => (Side::Stream(TokioIo::new(stream)), bytes::Bytes::new()),
+        Err(stream) => (Side::Stream(Box::new(TokioIo::new(stream))), bytes::Bytes::new()),
     }
 }
 
@@ -139,7 +139,7 @@ fn upstream_side(upgraded: Upgraded) -> (Side, bytes::Bytes) {
             stream.lift_limits();
             (Side::Upstream(stream), parts.read_buf)
         }
-        Err(stream) => (Side::Stream(TokioIo::new(stream)), bytes::Bytes::new()),
+        Err(stream) => (Side::Stream(Box::new(TokioIo::new(stream))), bytes::Bytes::new()),
     }
 }
 

@@ -13,6 +13,7 @@ use tokio_rustls::TlsConnector;
 
 use super::registry::{Backend, Source};
 use crate::{
+    engine::BeginError,
     io::{Transport, UpstreamStream},
     metrics::{ConnectFailure, Metrics},
     resolve::{ExternalAddresses, ResolveError, Resolver},
@@ -39,7 +40,7 @@ pub(crate) enum ConnectError {
     #[error("the TLS handshake with {0} failed: {1}")]
     Tls(SocketAddr, io::Error),
     #[error("HTTP with {0} could not be begun: {1}")]
-    Http(SocketAddr, hyper::Error),
+    Http(SocketAddr, BeginError),
     /// Of an attempt that others waited for as well.
     #[error(transparent)]
     Shared(Arc<Self>),

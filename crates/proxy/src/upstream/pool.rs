@@ -13,8 +13,6 @@ use std::{
     time::Duration,
 };
 
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::TokioIo;
 use penstock_model::Protocol;
 use tokio::{sync::watch, time::Instant};
 
@@ -24,8 +22,7 @@ use super::{
 };
 use crate::{
     clock,
-    engine::{LocalExecutor, RequestBody},
-    io::UpstreamState,
+    engine::{Http1Sender, Http2Sender},
 };
 
 /// Streams of one HTTP/2 connection at once before another connection is made: what servers allow as a rule (RFC 9113 §6.5.2 advises at
@@ -34,16 +31,6 @@ const STREAMS_PER_CONNECTION: u32 = 100;
 
 /// How long an endpoint that could not be connected is tried after all others.
 const PENALTY: Duration = Duration::from_secs(2);
-
-/// What an endpoint may send on a stream of HTTP/2 before its client took it: keeps a stream of 100 Mbit/s busy over 40 ms.
-const STREAM_WINDOW: u32 = 512 * 1024;
-/// Of a connection: that for as many streams as there are, or a client that does not read would stall the others, whose requests share
-/// the connection. The most that one connection can make us hold, 50 MiB, takes as many clients that do not read.
-const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS_PER_CONNECTION;
-
-/// Of an HTTP/1.1 connection, what is read at once, and so the largest piece of a body: a client on HTTP/2 has the time of its write limit for
-/// each, which gives slow ones their chance. A response's head has to fit too.
-const BUFFER: usize = 128 * 1024;
 
 type Key = (u64, SocketAddr);
 
@@ -94,14 +81,13 @@ impl Drop for Making<'_> {
 
 #[derive(Debug)]
 struct Idle {
-    sender: http1::SendRequest<RequestBody>,
-    state: Arc<UpstreamState>,
+    sender: Http1Sender,
     since: u64,
 }
 
 #[derive(Debug)]
 struct Shared {
-    sender: http2::SendRequest<RequestBody>,
+    sender: Http2Sender,
     streams: Rc<Cell<u32>>,
     last_used: Rc<Cell<u64>>,
 }
@@ -116,8 +102,8 @@ pub(crate) struct Connection {
 }
 
 pub(crate) enum Sender {
-    Http1 { sender: http1::SendRequest<RequestBody>, state: Arc<UpstreamState> },
-    Http2 { sender: http2::SendRequest<RequestBody>, _stream: StreamCount },
+    Http1(Http1Sender),
+    Http2 { sender: Http2Sender, _stream: StreamCount },
 }
 
 /// A stream of a shared connection, counted for as long as this lives.
@@ -193,18 +179,12 @@ impl Pool {
         fresh: bool,
         place: &EndpointPool,
     ) -> Result<(Sender, bool), ConnectError> {
-        if !fresh && let Some(Idle { sender, state, .. }) = place.take_idle(self.idle_time) {
-            return Ok((Sender::Http1 { sender, state }, true));
+        if !fresh && let Some(Idle { sender, .. }) = place.take_idle(self.idle_time) {
+            return Ok((Sender::Http1(sender), true));
         }
         let stream = connector.connect(backend, endpoint, limit).await?;
-        let state = stream.state().clone();
-        let made = http1::Builder::new().max_buf_size(BUFFER).handshake::<_, RequestBody>(TokioIo::new(stream)).await;
-        let (sender, driver) = made.map_err(|error| ConnectError::Http(endpoint, error))?;
-        tokio::task::spawn_local(async move {
-            // Its error is told to the request that it carries; without one it is of no interest.
-            let _ = driver.with_upgrades().await;
-        });
-        Ok((Sender::Http1 { sender, state }, false))
+        let sender = Http1Sender::begin(stream).await.map_err(|error| ConnectError::Http(endpoint, error))?;
+        Ok((Sender::Http1(sender), false))
     }
 
     async fn http2(
@@ -235,9 +215,7 @@ impl Pool {
             }
         }
         let making = Making::begin(place);
-        let left = deadline.saturating_duration_since(Instant::now());
-        let made = tokio::time::timeout(left, Self::make_http2(connector, backend, endpoint, left, place)).await;
-        match made.unwrap_or_else(|_| Err(timeout())) {
+        match Self::make_http2(connector, backend, endpoint, (limit, deadline), place).await {
             Ok(sender) => {
                 making.ended(Ok(()));
                 Ok((sender, false))
@@ -254,17 +232,14 @@ impl Pool {
         connector: &Connector,
         backend: &Backend,
         endpoint: SocketAddr,
-        limit: Duration,
+        (limit, deadline): (Duration, Instant),
         place: &EndpointPool,
     ) -> Result<Sender, ConnectError> {
-        let stream = connector.connect(backend, endpoint, limit).await?;
-        let mut builder = http2::Builder::new(LocalExecutor::new(&connector.metrics));
-        builder.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
-        let made = builder.handshake::<_, RequestBody>(TokioIo::new(stream)).await;
-        let (sender, driver) = made.map_err(|error| ConnectError::Http(endpoint, error))?;
-        tokio::task::spawn_local(async move {
-            let _ = driver.await;
-        });
+        let left = deadline.saturating_duration_since(Instant::now());
+        let stream = connector.connect(backend, endpoint, left).await?;
+        let beginning = Http2Sender::begin(stream, STREAMS_PER_CONNECTION, &connector.metrics);
+        let made = tokio::time::timeout_at(deadline, beginning).await.map_err(|_| ConnectError::Timeout(endpoint, limit))?;
+        let sender = made.map_err(|error| ConnectError::Http(endpoint, error))?;
         let shared = Shared { sender, streams: Rc::default(), last_used: Rc::new(Cell::new(clock::now())) };
         let sender = shared.lend();
         place.shared.borrow_mut().push(shared);
@@ -286,16 +261,16 @@ impl Pool {
 
     /// Takes back what a request does not need any more.
     pub(crate) fn give_back(&self, connection: Connection) {
-        let Sender::Http1 { sender, state } = connection.sender else { return };
+        let Sender::Http1(sender) = connection.sender else { return };
         if sender.is_closed() {
             return;
         }
-        state.limit_writes(None);
+        sender.rest();
         let mut idle = connection.place.idle.borrow_mut();
         if idle.len() >= self.most_idle {
             idle.remove(0);
         }
-        idle.push(Idle { sender, state, since: clock::now() });
+        idle.push(Idle { sender, since: clock::now() });
     }
 }
 
