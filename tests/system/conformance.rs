@@ -81,7 +81,9 @@ fn run(penstock: &Penstock, case: &Case) {
             let seen = format!("{name}\n{} {} HTTP/1.1\r\n", case.method, case.path);
             assert_eq!(status, 200, "scenario {}", case.number);
             assert!(
-                body.starts_with(&seen) && body.to_lowercase().contains(&format!("host: {}\r\n", case.host)),
+                body.starts_with(&seen)
+                    && body.to_lowercase().contains(&format!("host: {}\r\n", case.host))
+                    && body.to_lowercase().contains("\r\nuser-agent: conformance\r\n"),
                 "scenario {}: {body}",
                 case.number
             );
@@ -106,7 +108,7 @@ fn the_thirty_scenarios_of_ingress_conformance() {
         "echo",
     ];
     let backends: Vec<_> = names.iter().map(|name| Backend::echo(name)).collect();
-    let cluster = Cluster::start(ClusterOptions::default());
+    let cluster = Cluster::start(ClusterOptions { audit: true, ..ClusterOptions::default() });
     cluster.apply(CLASSES);
     let penstock = controller(&cluster, &[]);
     for (name, backend) in names.iter().zip(&backends) {
@@ -148,7 +150,10 @@ fn the_thirty_scenarios_of_ingress_conformance() {
     HOSTS.iter().chain(&PATHS).for_each(|case| run(&penstock, case));
     assert!(served_certificate(penstock.https, "foo.bar.com") == certificate, "scenario 7: the certificate");
     let (status, body) = https_request(penstock.https, "foo.bar.com", "/");
-    assert!(status == 200 && body.starts_with("foo-bar-com\n"), "scenario 7: {status} {body}");
+    assert!(
+        status == 200 && body.starts_with("foo-bar-com\n") && body.to_lowercase().contains("\r\nhost: foo.bar.com\r\n"),
+        "scenario 7: {status} {body}"
+    );
 
     cluster.apply(
         &ingress("wrong", &format!("rules: [{}]", rule("wrong", &[path("Prefix", "/", "echo")])))
@@ -186,4 +191,10 @@ fn the_thirty_scenarios_of_ingress_conformance() {
         })
         .collect();
     assert_eq!(seen.len(), 10, "scenario 14: {seen:?}");
+    // After all that was written since, too, and never in between.
+    assert_eq!(address(&cluster, "wrong"), None, "scenario 13: the status of a class that is not ours");
+    let written = cluster.audit_log().into_iter().any(|entry| {
+        entry["objectRef"]["name"] == "wrong" && entry["objectRef"]["subresource"] == "status" && entry["verb"] == "patch"
+    });
+    assert!(!written, "scenario 13: its status was written");
 }

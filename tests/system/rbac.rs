@@ -10,8 +10,10 @@ use crate::{
     support::{Backend, Penstock, eventually, served_certificate},
 };
 
-/// One permission: the namespace it is for (empty: all), verb, group, resource.
-type Permission = (String, String, String, String);
+/// One permission: the namespace it is for (empty: all), verb, group, resource, and the name of the object (empty: any).
+type Permission = (String, String, String, String, String);
+/// A Secret that is there, wanted, and not among the names that the chart was given.
+const BARRED: &str = "barred-tls";
 
 fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
@@ -29,7 +31,13 @@ fn granted(chart: &[Value]) -> BTreeSet<Permission> {
             for group in texts(&rule["apiGroups"]) {
                 for resource in texts(&rule["resources"]) {
                     for verb in texts(&rule["verbs"]) {
-                        all.insert((text(&role["metadata"]["namespace"]), verb, group.clone(), resource.clone()));
+                        let namespace = text(&role["metadata"]["namespace"]);
+                        let permission = |name| (namespace.clone(), verb.clone(), group.clone(), resource.clone(), name);
+                        let names = texts(&rule["resourceNames"]);
+                        all.extend(names.iter().cloned().map(permission));
+                        if names.is_empty() {
+                            all.insert(permission(String::new()));
+                        }
                     }
                 }
             }
@@ -126,6 +134,28 @@ spec: {hosts: [route.test], rules: [{backends: [{service: {name: one, port: 80},
     eventually("the renewed certificate", || (served_certificate(penstock.https, "web.test") == certificate).then_some(()));
     let events = format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events");
     eventually("an Event", || cluster.list(&events).iter().any(|event| event["regarding"]["name"] == "web").then_some(()));
+    if values.contains("by-name") {
+        apply(&tls_secret(BARRED, "barred.test").0);
+        apply(
+            "
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: barred}
+spec:
+  ingressClassName: penstock
+  tls: [{hosts: [barred.test], secretName: barred-tls}]
+  rules: [{host: barred.test, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: one, port: {number: 80}}}}]}}]
+",
+        );
+        let started = std::time::Instant::now();
+        eventually("it is served, with another certificate", || (penstock.get("barred.test", "/").0 == 200).then_some(()));
+        assert!(started.elapsed() < std::time::Duration::from_secs(4), "a refused Secret held it up for {:?}", started.elapsed());
+        eventually("an Event says that the Secret can't be read", || {
+            let said = |event: &Value| event["regarding"]["name"] == "barred" && event["reason"] == "SecretUnreadable";
+            cluster.list(&events).iter().any(said).then_some(())
+        });
+        assert!(served_certificate(penstock.https, "web.test") == certificate, "another's certificate");
+    }
     let term = cluster.get("Lease", "penstock", "penstock-leader").unwrap();
     assert!(text(&term["spec"]["holderIdentity"]).starts_with("penstock-0"), "{term}");
     penstock.terminate();
@@ -136,7 +166,7 @@ spec: {hosts: [route.test], rules: [{backends: [{service: {name: one, port: 80},
     assert!(ours.len() > 20, "the audit log holds {} requests of the account", ours.len());
     let forbidden: Vec<_> = ours
         .iter()
-        .filter(|entry| entry["responseStatus"]["code"] == 403)
+        .filter(|entry| entry["responseStatus"]["code"] == 403 && entry["objectRef"]["name"] != BARRED)
         .map(|entry| (&entry["verb"], &entry["requestURI"]))
         .collect();
     assert!(forbidden.is_empty(), "forbidden: {forbidden:?}");
@@ -148,9 +178,13 @@ spec: {hosts: [route.test], rules: [{backends: [{service: {name: one, port: 80},
                 Some(sub) => format!("{}/{sub}", text(&object["resource"])),
                 None => text(&object["resource"]),
             };
-            let permission = |namespace: String| (namespace, text(&entry["verb"]), text(&object["apiGroup"]), resource.clone());
-            // A permission for all namespaces is used by a request in any.
-            [permission(String::new()), permission(text(&object["namespace"]))]
+            let permission = |namespace: String, name: String| {
+                (namespace, text(&entry["verb"]), text(&object["apiGroup"]), resource.clone(), name)
+            };
+            // A permission for all namespaces is used by a request in any, one for all names by a request for any.
+            let (namespace, name) = (text(&object["namespace"]), text(&object["name"]));
+            [(String::new(), String::new()), (String::new(), name.clone()), (namespace.clone(), String::new()), (namespace, name)]
+                .map(|(namespace, name)| permission(namespace, name))
         })
         .collect();
     let unused: Vec<_> = granted(&chart).into_iter().filter(|permission| !used.contains(permission)).collect();
@@ -170,4 +204,9 @@ fn secrets_by_name() {
 #[test]
 fn one_namespace() {
     everything_works("{watchNamespaces: [team]}", "team");
+}
+
+#[test]
+fn without_installing_the_crd() {
+    everything_works("{crds: {install: false}}", "default");
 }

@@ -127,6 +127,7 @@ async fn serve(stream: TcpStream, opened: &AtomicUsize, mut finish: Finish) -> i
             }
             "/up" => {
                 opened.fetch_add(1, Ordering::SeqCst);
+                // Chunks that came whole and in order.
                 let mut whole = 0;
                 loop {
                     let mut size = String::new();
@@ -137,7 +138,10 @@ async fn serve(stream: TcpStream, opened: &AtomicUsize, mut finish: Finish) -> i
                     if size == 0 {
                         break;
                     }
-                    whole += size;
+                    if chunk.get(..size) != Some(format!("{whole:08}").as_bytes()) {
+                        return Err(io::Error::other(format!("chunk {whole} of an upload is {chunk:?}")));
+                    }
+                    whole += 1;
                 }
                 let body = whole.to_string();
                 stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes()).await?;
@@ -278,7 +282,8 @@ pub async fn web_socket_h2(mut connection: H2, host: &str, mut finish: Finish) -
     if response.status() != 200 {
         return Err(format!("the opening of a WebSocket over h2: {}", response.status()));
     }
-    echo(response.into_body(), &mut send, host, &mut finish, frame).await
+    let mut body = response.into_body();
+    echo(&mut body, &mut send, host, &mut finish, frame).await
 }
 
 /// A gRPC stream.
@@ -301,11 +306,22 @@ pub async fn grpc(connection: H2, host: &str, mut finish: Finish) -> Account {
         message.extend_from_slice(&number.to_be_bytes());
         message
     };
-    echo(response.into_body(), &mut send, host, &mut finish, message).await
+    let mut body = response.into_body();
+    let exchanged = echo(&mut body, &mut send, host, &mut finish, message).await?;
+    // The end of the call is said in trailers.
+    match timeout(ANSWER, body.data()).await {
+        Ok(None) => {}
+        other => return Err(format!("{host}: not the end of a gRPC stream: {other:?}")),
+    }
+    let trailers = timeout(ANSWER, body.trailers()).await.map_err(|_| format!("{host}: no trailers"))?;
+    match trailers {
+        Ok(Some(trailers)) if trailers.get("grpc-status").is_some_and(|status| status == "0") => Ok(exchanged),
+        other => Err(format!("{host}: the trailers of a gRPC stream: {other:?}")),
+    }
 }
 
 async fn echo(
-    mut body: h2::RecvStream,
+    body: &mut h2::RecvStream,
     send: &mut h2::SendStream<Bytes>,
     host: &str,
     finish: &mut Finish,
@@ -316,7 +332,7 @@ async fn echo(
     for number in 0.. {
         let sent = message(number);
         send.send_data(sent.clone().into(), false).map_err(|error| format!("{host}, message {number}: {error}"))?;
-        let back = exact(&mut body, &mut buffer, sent.len()).await.map_err(|error| format!("{host}, message {number}: {error}"))?;
+        let back = exact(body, &mut buffer, sent.len()).await.map_err(|error| format!("{host}, message {number}: {error}"))?;
         if back != sent {
             return Err(format!("{host}, message {number} came back as {back:?}"));
         }
@@ -370,7 +386,7 @@ pub async fn events(stream: impl Connection, host: &str, path: &str) -> Account 
     }
 }
 
-/// A slow upload: the backend counts its bytes.
+/// A slow upload of numbered chunks, which the backend checks and counts.
 pub async fn upload(stream: impl Connection, host: &str, mut finish: Finish) -> Account {
     let mut stream = BufReader::new(stream);
     let mut number = 0;
@@ -380,7 +396,7 @@ pub async fn upload(stream: impl Connection, host: &str, mut finish: Finish) -> 
         .map_err(failed(host, 0))?;
     let mut ticks = interval(PACE);
     loop {
-        stream.write_all(b"8\r\n12345678\r\n").await.map_err(failed(host, number))?;
+        stream.write_all(format!("8\r\n{number:08}\r\n").as_bytes()).await.map_err(failed(host, number))?;
         number += 1;
         tokio::select! {
             _ = ticks.tick() => {}
@@ -397,8 +413,23 @@ pub async fn upload(stream: impl Connection, host: &str, mut finish: Finish) -> 
     };
     let (head, body) =
         timeout(ANSWER, answer).await.map_err(|_| format!("{host}: no answer to an upload"))?.map_err(failed(host, number))?;
-    if !head[0].starts_with("HTTP/1.1 200") || body != (number * 8).to_string() {
-        return Err(format!("{host}: an upload of {} bytes: {head:?} {body}", number * 8));
+    if !head[0].starts_with("HTTP/1.1 200") || body != number.to_string() {
+        return Err(format!("{host}: an upload of {number} chunks: {head:?} {body}"));
     }
     Ok(number)
+}
+
+/// Status and body of a GET over a connection of its own.
+pub async fn get_h2(address: SocketAddr, host: &str, path: &str) -> Result<(u16, String), String> {
+    let text = |error: h2::Error| error.to_string();
+    let mut connection = http2(address, host).await.ready().await.map_err(text)?;
+    let request = http::Request::builder().uri(format!("https://{host}{path}")).body(()).unwrap();
+    let (response, _) = connection.send_request(request, true).map_err(text)?;
+    let response = timeout(ANSWER, response).await.map_err(|_| "no answer".to_owned())?.map_err(text)?;
+    let status = response.status().as_u16();
+    let (mut body, mut whole) = (response.into_body(), BytesMut::new());
+    while let Some(data) = body.data().await {
+        whole.extend_from_slice(&data.map_err(text)?);
+    }
+    Ok((status, String::from_utf8_lossy(&whole).into_owned()))
 }

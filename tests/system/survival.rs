@@ -20,9 +20,10 @@ use tokio::sync::watch;
 
 use crate::{
     cluster::{Cluster, ClusterOptions, object_path, objects},
-    manifests::{CLASSES, controller, ingress, service, tls_secret},
+    manifests::{CLASSES, ingress, service, tls_secret},
+    relay::Relay,
     streams::{self, Account, StreamBackend},
-    support::{Backend, Penstock, connect, eventually, served_certificate},
+    support::{Backend, Penstock, connect, eventually, https_request, served_certificate},
 };
 
 const BATCHES: usize = 100;
@@ -33,6 +34,10 @@ const OWN: usize = 40;
 const OUTAGE: usize = 52;
 /// What memory may hold in the end beyond its start: allocators keep some of what a burst needed.
 const MEMORY: u64 = 24 << 20;
+/// And beyond what it held half way, when all kinds of changes had come by: what grows with changes would grow on.
+const LAP: u64 = 8 << 20;
+/// Services with endpoints, each with an Ingress and a ProxyRoute to it, that come while the API server is out of reach.
+const MISSED: usize = 5;
 const OWN_HOSTS: [&str; 6] = ["plain.test", "tls.test", "h2.test", "events.test", "slow.test", "grpc.test"];
 
 /// The route of a host's streams, whose responses say which version answered.
@@ -50,6 +55,8 @@ spec:
   rules:
   - matches: [{{path: {{type: Exact, value: /version}}}}]
     respond: {{code: 200, body: \"version {version}\"}}
+  - matches: [{{path: {{type: Exact, value: /forwarded}}}}]
+    backends: [{{service: {{name: steady, port: 80}}}}]
   - backends: [{{service: {{name: {service}, port: 80}}, protocol: {protocol}}}]
 "
     )
@@ -71,17 +78,47 @@ impl Allowed {
     }
 }
 
-/// Asks over one connection after another until told to stop; gives how many answers came.
-fn probe(penstock: std::net::SocketAddr, host: &str, path: &str, allowed: &Allowed, stop: &AtomicBool) -> u64 {
+/// What is asked of a host whose route is edited, and how an answer to it reads as one of those that are allowed.
+fn as_allowed(path: &str, answer: &str, allowed: &BTreeSet<String>) -> bool {
+    match (path, answer) {
+        // Whatever the version, it is forwarded.
+        ("/forwarded", "steady") => allowed.iter().any(|answer| answer.starts_with("version ")),
+        _ => allowed.contains(answer),
+    }
+}
+
+/// Asks until told to stop; gives how many answers came.
+fn probe(host: &str, path: &str, allowed: &Allowed, stop: &AtomicBool, pause: Duration, mut ask: impl FnMut() -> String) -> u64 {
     let mut answered = 0;
-    let mut stream: Option<BufReader<std::net::TcpStream>> = None;
     while !stop.load(Ordering::SeqCst) {
         let before = allowed.0.lock().unwrap().clone();
+        let answer = ask();
+        let after = allowed.0.lock().unwrap().clone();
+        assert!(
+            as_allowed(path, &answer, &before) || as_allowed(path, &answer, &after),
+            "{host}{path}: {answer:?} is neither of {before:?} nor {after:?}"
+        );
+        answered += 1;
+        thread::park_timeout(pause);
+    }
+    answered
+}
+
+/// The body of a 200, else the status.
+fn answer((status, body): (u16, String)) -> String {
+    if status == 200 { body } else { status.to_string() }
+}
+
+/// Asks over connections that each carry some requests.
+fn kept_alive(penstock: std::net::SocketAddr, host: &'static str, path: &'static str) -> impl FnMut() -> String {
+    let mut stream: Option<BufReader<std::net::TcpStream>> = None;
+    let mut asked = 0;
+    move || {
         let connection = stream.get_or_insert_with(|| BufReader::new(connect(penstock)));
         write!(connection.get_mut(), "GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
         let mut line = String::new();
         connection.read_line(&mut line).unwrap();
-        let status = line.split(' ').nth(1).unwrap_or("no answer").to_owned();
+        let status = line.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("{host}: {line:?}"));
         let mut length = 0;
         loop {
             let mut line = String::new();
@@ -96,19 +133,12 @@ fn probe(penstock: std::net::SocketAddr, host: &str, path: &str, allowed: &Allow
         }
         let mut body = vec![0; length];
         connection.read_exact(&mut body).unwrap();
-        let answer = if status == "200" { String::from_utf8(body).unwrap() } else { status };
-        let after = allowed.0.lock().unwrap().clone();
-        assert!(
-            before.contains(&answer) || after.contains(&answer),
-            "{host}{path}: {answer:?} is neither of {before:?} nor {after:?}"
-        );
-        answered += 1;
-        if answered % 50 == 0 {
+        asked += 1;
+        if asked % 50 == 0 {
             stream = None;
         }
-        thread::park_timeout(Duration::from_millis(4));
+        answer((status, String::from_utf8(body).unwrap()))
     }
-    answered
 }
 
 /// Resident memory in bytes.
@@ -161,11 +191,16 @@ fn marker(batch: usize) -> Step {
 fn a_thousand_changes_and_an_outage_cut_nothing_and_lose_nothing() {
     let mut cluster = Cluster::start(ClusterOptions::default());
     cluster.apply(CLASSES);
-    let penstock = controller(&cluster, &["--election-ttl", "3s"]);
+    let relay = Relay::to(cluster.server().trim_start_matches("https://").parse().unwrap());
+    let kubeconfig = cluster.path("relayed.kubeconfig");
+    let text = std::fs::read_to_string(cluster.kubeconfig()).unwrap();
+    std::fs::write(&kubeconfig, text.replace(&cluster.server(), &format!("https://{}", relay.address))).unwrap();
+    let arguments = ["--publish-status-address", "192.0.2.7", "--election-ttl", "3s"];
+    let penstock = Penstock::start(&[&["controller", "--kubeconfig", kubeconfig.to_str().unwrap()], &arguments[..]].concat());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let (finish, finishing) = watch::channel(false);
     let backend = runtime.block_on(StreamBackend::start(finishing.clone()));
-    let steady = Backend::start_outside("steady");
+    let (steady, more) = (Backend::start_outside("steady"), Backend::start_outside("steady"));
     cluster.apply(&service("steady", &steady));
     cluster.apply(&ingress("steady", "steady.test", "/", "steady"));
     for (name, address) in [("stream", backend.http), ("grpc", backend.grpc)] {
@@ -245,18 +280,27 @@ fn a_thousand_changes_and_an_outage_cut_nothing_and_lose_nothing() {
     let steadily = Arc::new(Allowed::default());
     steadily.set(["steady".to_owned()]);
     let mut probes: Vec<thread::JoinHandle<()>> = Vec::new();
-    let mut start_probe = |host: &'static str, path: &'static str, allowed: Arc<Allowed>| {
-        let (stop, asked) = (stop.clone(), asked.clone());
-        probes.push(thread::spawn(move || {
-            let answered = probe(http, host, path, &allowed, &stop);
-            asked.fetch_add(answered, Ordering::SeqCst);
-        }));
-    };
+    let mut start_probe =
+        |host: &'static str, path: &'static str, allowed: &Arc<Allowed>, pause: u64, mut ask: Box<dyn FnMut() -> String + Send>| {
+            let (stop, asked, allowed) = (stop.clone(), asked.clone(), allowed.clone());
+            probes.push(thread::spawn(move || {
+                let answered = probe(host, path, &allowed, &stop, Duration::from_millis(pause), &mut ask);
+                asked.fetch_add(answered, Ordering::SeqCst);
+            }));
+        };
     for _ in 0..4 {
-        start_probe("steady.test", "/", steadily.clone());
+        start_probe("steady.test", "/", &steadily, 4, Box::new(kept_alive(http, "steady.test", "/")));
     }
     for (host, allowed) in OWN_HOSTS.into_iter().zip(&allowed) {
-        start_probe(host, "/version", allowed.clone());
+        start_probe(host, "/version", allowed, 4, Box::new(kept_alive(http, host, "/version")));
+        start_probe(host, "/forwarded", allowed, 20, Box::new(kept_alive(http, host, "/forwarded")));
+        // Each with a handshake of its own.
+        start_probe(host, "/version", allowed, 100, Box::new(move || answer(https_request(https, host, "/version"))));
+        let handle = runtime.handle().clone();
+        let ask = move || {
+            answer(handle.block_on(streams::get_h2(https, host, "/version")).unwrap_or_else(|error| panic!("{host}: {error}")))
+        };
+        start_probe(host, "/version", allowed, 100, Box::new(ask));
     }
     let start = memory(&penstock);
 
@@ -264,6 +308,8 @@ fn a_thousand_changes_and_an_outage_cut_nothing_and_lose_nothing() {
     let mut own = 0;
     // The batch that last applied each.
     let mut others = BTreeMap::new();
+    let (mut grown, mut touched) = (false, 0);
+    let mut half_way = 0;
     let started = Instant::now();
     for batch in 1..=BATCHES {
         let mut steps = vec![marker(batch)];
@@ -311,7 +357,21 @@ fn a_thousand_changes_and_an_outage_cut_nothing_and_lose_nothing() {
                     others.remove(&name);
                     steps.push(Step::Delete("Ingress", name));
                 }
-                1 => steps.push(Step::Apply(crate::manifests::slice("churn", &["10.1.2.3", "10.1.2.4"][..=(batch % 2)], 8000 + number as u16))),
+                // Endpoints of the route that is asked all the time.
+                1 if touched == batch => {
+                    let addresses = &["10.1.2.3", "10.1.2.4"][..=(batch % 2)];
+                    steps.push(Step::Apply(crate::manifests::slice("churn", addresses, 8000 + number as u16)));
+                }
+                1 if grown => {
+                    (grown, touched) = (false, batch);
+                    steps.push(Step::Delete("EndpointSlice", "steady-2".to_owned()));
+                }
+                1 => {
+                    (grown, touched) = (true, batch);
+                    let address = more.address;
+                    let slice = crate::manifests::slice("steady", &[&address.ip().to_string()], address.port());
+                    steps.push(Step::Apply(slice.replace("name: steady-1", "name: steady-2")));
+                }
                 2 => steps.push(Step::Apply(format!(
                     "apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {{name: class-{number}, annotations: {{round: \"{batch}\"}}}}\nspec: {{controller: penstock.dev/ingress-controller}}\n"
                 ))),
@@ -345,17 +405,51 @@ fn a_thousand_changes_and_an_outage_cut_nothing_and_lose_nothing() {
                     (penstock.get(&format!("{name}.test"), &format!("/{path}")).0 == expected).then_some(())
                 });
             }
-            let tables = penstock.log().matches("routes changed").count();
+            let tables = || penstock.log().matches("routes changed").count();
+            let lists = || penstock.metric("penstock_kubernetes_lists_total", "");
+            let (tables_before, lists_before) = (tables(), lists());
+            relay.close();
             cluster.kill_api_server();
             eventually("the loss is noticed", || {
                 (penstock.metric("penstock_kubernetes_watches_interrupted", "") > 0.0).then_some(())
             });
             assert_eq!(penstock.ask_admin("/readyz").0, 200, "readiness stays");
             cluster.start_api_server();
+            for number in 0..MISSED {
+                let name = format!("missed-{number}");
+                cluster.apply(&service(&name, &steady));
+                cluster.apply(&ingress(&name, &format!("{name}.test"), "/", &name));
+                cluster.apply(&format!(
+                    "apiVersion: penstock.dev/v1alpha1\nkind: ProxyRoute\nmetadata: {{name: {name}}}\nspec: {{hosts: [{name}.route.test], rules: [{{backends: [{{service: {{name: {name}, port: 80}}}}]}}]}}\n"
+                ));
+            }
+            changes += 4 * MISSED;
+            relay.open();
+            // Nothing, or all of it.
+            let hosts: Vec<String> =
+                (0..MISSED).flat_map(|number| [format!("missed-{number}.test"), format!("missed-{number}.route.test")]).collect();
+            let mut live = BTreeSet::new();
+            eventually("what was missed is live", || {
+                for host in &hosts {
+                    let answer = answer(penstock.get(host, "/"));
+                    let sound = answer == "steady" || answer == "404" && live.is_empty();
+                    assert!(sound, "{host}: {answer} after {live:?}: an intermediate table");
+                    if answer == "steady" {
+                        live.insert(host);
+                    }
+                }
+                (live.len() == hosts.len()).then_some(())
+            });
             eventually("the watches go on", || {
                 (penstock.metric("penstock_kubernetes_watches_interrupted", "") == 0.0).then_some(())
             });
-            assert_eq!(penstock.log().matches("routes changed").count(), tables, "an intermediate table was published");
+            let relisted = lists() - lists_before;
+            println!("{} tables and {relisted} lists after the outage", tables() - tables_before);
+            assert!(relisted > 0.0, "no list was read again, so nothing is shown");
+            assert_eq!(tables() - tables_before, 1, "an intermediate table was published");
+        }
+        if batch == BATCHES / 2 {
+            half_way = memory(&penstock);
         }
     }
     let took = started.elapsed();
@@ -381,13 +475,15 @@ fn a_thousand_changes_and_an_outage_cut_nothing_and_lose_nothing() {
         }
     }
     println!(
-        "{changes} changes in {took:?}: {count} streams exchanged {messages} messages, {} cut; {} requests beside them; memory {} MiB before, {} MiB after",
+        "{changes} changes in {took:?}: {count} streams exchanged {messages} messages, {} cut; {} requests beside them; memory {} MiB before, {} MiB half way, {} MiB after",
         cut.len(),
         asked.load(Ordering::SeqCst),
         start >> 20,
+        half_way >> 20,
         end >> 20
     );
     assert!(cut.is_empty(), "{} of {count} streams were cut:\n{}", cut.len(), cut.join("\n"));
     assert!(changes >= 1000 && messages > 10_000, "too little happened to show anything");
+    assert!(end < half_way + LAP, "memory grew from {half_way} to {end} while the same changes went by again");
     assert!(end < start + MEMORY, "memory grew from {start} to {end}");
 }
