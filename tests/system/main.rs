@@ -4,6 +4,7 @@
 mod access_log;
 mod bad_input;
 mod browser;
+mod chart;
 mod cluster;
 mod conformance;
 mod drain;
