@@ -20,4 +20,5 @@ mod replicas;
 mod streams;
 mod support;
 mod survival;
+mod systemd;
 mod upstream_tls;
