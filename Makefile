@@ -1,6 +1,6 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt crds docs bench chart image
+.PHONY: help run test lint deny fmt crds docs bench chart image
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -8,8 +8,17 @@ help: ## List the targets
 run: ## Build, and serve the quick start in front of a small demo backend; prints the URLs to open
 	@deploy/quickstart/run
 
+# The one timed scene, which has the machine for itself: after all others, as an invocation of its own.
+TIMED = a_change_is_live_within_milliseconds
+
+# What the scenes run against is built before they begin, so that none shares the machine with a Go build. Figures are shown of tests that pass, too.
+# A failure stops neither invocation, so that one run tells all.
 test: lint ## Everything that CI checks
-	cargo test --workspace --locked
+	tests/cluster/prepare
+	failed=; \
+	cargo test --workspace --locked --no-fail-fast -- --show-output --skip $(TIMED) || failed=1; \
+	cargo test --workspace --locked --test propagation -- --show-output || failed=1; \
+	test -z "$$failed"
 	deploy/render.sh --check
 
 lint: ## Formatting and clippy, warnings as errors; no second cryptography
@@ -17,11 +26,15 @@ lint: ## Formatting and clippy, warnings as errors; no second cryptography
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	! cargo tree --locked -i ring 2>/dev/null | grep -q ring
 
+deny: ## Licences, sources and bans of dependencies (needs cargo-deny)
+	cargo deny --all-features --locked check bans licenses sources
+
 fmt: ## Format the code
 	cargo fmt --all
 
 crds: ## Print the CRDs into crds/
-	cargo run --quiet -- crds > crds/proxyroutes.penstock.dev.yaml
+	cargo run --quiet --locked -- crds > crds/proxyroutes.penstock.dev.yaml.new
+	mv crds/proxyroutes.penstock.dev.yaml.new crds/proxyroutes.penstock.dev.yaml
 
 docs: ## Generate docs/reference/ from the code
 	PENSTOCK_REWRITE=1 cargo test --quiet -p penstock --bin penstock reference
@@ -32,5 +45,8 @@ bench: ## Time the routing table: build, one-route change, match, with 10, 1 000
 chart: crds ## Copy the CRDs into the chart and print the plain manifests from it
 	deploy/render.sh
 
-image: ## Build the container image (needs docker or buildah)
-	docker build -t penstock:dev . || buildah bud -t penstock:dev .
+# For a cluster: make image IMAGE=REGISTRY/penstock:0.1.0, then push that name.
+IMAGE = penstock:dev
+
+image: ## Build the container image and name it IMAGE (needs docker or buildah)
+	@if docker info >/dev/null 2>&1; then docker build -t $(IMAGE) .; else buildah bud -t $(IMAGE) .; fi

@@ -24,9 +24,9 @@ done
 {
   echo "# Penstock in the namespace penstock. Printed from charts/penstock with its defaults by deploy/render.sh."
   printf 'apiVersion: v1\nkind: Namespace\nmetadata:\n  name: penstock\n'
-  # What only means something to Helm is left out.
+  # What only means something to Helm is left out: who made it, and what its uninstall keeps.
   "$helm" template penstock "$new/penstock" --namespace penstock |
-    sed -e '/^ *helm\.sh\/chart: /d' -e '/^ *app\.kubernetes\.io\/managed-by: Helm$/d' -e '/^# Source: /d'
+    sed -e '/^  annotations:$/{N;/\n *helm\.sh\/resource-policy: keep$/d}' -e '/^ *helm\.sh\/chart: /d' -e '/^ *app\.kubernetes\.io\/managed-by: Helm$/d' -e '/^# Source: /d'
 } >"$new/penstock.yaml"
 
 if [ -n "$check" ]; then

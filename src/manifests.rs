@@ -9,7 +9,7 @@ use penstock_translate::{CLASS_ANNOTATION, Change, Kind, Ownership, Report, Sett
 use crate::{
     cli::ManifestOptions,
     files::{FileNote, Files, Reading, STDIN},
-    serving::secret_key,
+    serving::{Mode, secret_key},
 };
 
 /// The settings of the modes without a cluster.
@@ -21,6 +21,7 @@ pub fn settings(options: &ManifestOptions) -> anyhow::Result<Settings> {
             Some(class) => Ownership::OfClass(class.as_str().into()),
         },
         allow_external_backends: options.allow_external_backends != Some(false),
+        guard: Mode::Standalone.guard(),
         default_certificate: default.map(secret_key).transpose().context("--default-ssl-certificate")?,
         namespaces: Vec::new(),
     })

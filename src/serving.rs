@@ -4,6 +4,7 @@
 //! comes. Order of an end: readiness goes, the data plane drains, the process exits 0; a second signal ends it at once.
 
 use std::{
+    net::SocketAddr,
     num::NonZeroUsize,
     path::PathBuf,
     process::ExitCode,
@@ -17,7 +18,7 @@ use std::{
 use anyhow::Context;
 use penstock_model::HostPattern;
 use penstock_proxy::{AccessLogFormat, DataPlane, DrainOptions, ExternalAddresses, Limits, Options};
-use penstock_translate::{Change, Key, Settings, Translation};
+use penstock_translate::{AddressGuard, Change, Key, Settings, Translation};
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -41,6 +42,21 @@ pub enum Mode {
     Standalone,
     /// In a cluster, where addresses such as loopback are refused to `url` backends unless listed.
     Cluster { allowed_addresses: Vec<ipnet::IpNet> },
+}
+
+impl Mode {
+    fn external(&self) -> ExternalAddresses {
+        match self {
+            Self::Standalone => ExternalAddresses::standalone(),
+            Self::Cluster { allowed_addresses } => ExternalAddresses::cluster(allowed_addresses.clone()),
+        }
+    }
+
+    /// The same rules for translation, except what only shows when connecting: which ports are our own.
+    pub fn guard(&self) -> AddressGuard {
+        let rules = self.external();
+        AddressGuard::new(move |address| rules.check(SocketAddr::new(address, 0), &[]).err().map(|refused| refused.to_string()))
+    }
 }
 
 /// Where changes come from.
@@ -184,10 +200,7 @@ fn data_plane_options(options: &ServingOptions, mode: &Mode) -> anyhow::Result<O
         },
         limits: Limits::from(&options.limits),
         state_dir: state_dir(options, mode),
-        external: match mode {
-            Mode::Standalone => ExternalAddresses::standalone(),
-            Mode::Cluster { allowed_addresses } => ExternalAddresses::cluster(allowed_addresses.clone()),
-        },
+        external: mode.external(),
         drain: DrainOptions { delay: options.drain_delay, grace: options.drain_grace },
     })
 }

@@ -19,6 +19,7 @@ pub fn run(options: &ControllerOptions) -> anyhow::Result<ExitCode> {
     let on = |switch: Option<bool>| switch == Some(true);
     check_ttl(options.election_ttl).context("--election-ttl")?;
     let namespaces = namespaces(&options.watch_namespace);
+    let mode = Mode::Cluster { allowed_addresses: options.allow_external_addresses.clone() };
     let settings = Settings {
         ownership: by_class(
             &options.ingress_class,
@@ -27,6 +28,7 @@ pub fn run(options: &ControllerOptions) -> anyhow::Result<ExitCode> {
             on(options.watch_ingress_without_class),
         ),
         allow_external_backends: on(options.allow_external_backends),
+        guard: mode.guard(),
         default_certificate: options
             .default_ssl_certificate
             .as_deref()
@@ -35,7 +37,6 @@ pub fn run(options: &ControllerOptions) -> anyhow::Result<ExitCode> {
             .context("--default-ssl-certificate")?,
         namespaces: namespaces.iter().map(|namespace| namespace.as_str().into()).collect(),
     };
-    let mode = Mode::Cluster { allowed_addresses: options.allow_external_addresses.clone() };
     let published = options.publish_service.as_deref().map(secret_key).transpose().context("--publish-service")?;
     let watch = SourceOptions {
         namespaces,

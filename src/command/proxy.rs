@@ -31,6 +31,7 @@ pub fn run(options: &ProxyOptions) -> anyhow::Result<ExitCode> {
     let settings = Settings {
         ownership: Ownership::Everything,
         allow_external_backends: true,
+        guard: Mode::Standalone.guard(),
         default_certificate: None,
         namespaces: Vec::new(),
     };

@@ -30,13 +30,17 @@ use serde_json::Value;
 use crate::{
     cluster::helm,
     node::{Node, processes_with},
-    support::{WebSocket, request},
+    support::{WebSocket, any_certificate, https_request, request},
 };
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/penstock");
 /// What the cloud gives the Service: an address for documentation (RFC 5737), led to the node by a route.
 const LOAD_BALANCER: &str = "203.0.113.80";
 const TUNNELS: usize = 200;
+/// Of those that are open while the backend is scaled, how many are opened at a time.
+const SCALED_TUNNELS: usize = 60;
+/// For so long a pod of the backend lives on after it has left its Service.
+const PRE_STOP: Duration = Duration::from_secs(5);
 /// Pods start and end, images unpack, a drain takes its whole grace: minutes on a busy machine.
 const LONG: Duration = Duration::from_secs(240);
 
@@ -198,21 +202,24 @@ struct Load {
 }
 
 impl Load {
-    fn start(address: SocketAddr) -> Self {
+    /// Of eight clients, half ask the one route and half the other, half over TLS, and half with a connection for each request, while the
+    /// others keep theirs as long as they may.
+    fn start(http: SocketAddr, https: SocketAddr) -> Self {
         let (stop, failures, answered) = (Arc::default(), Arc::default(), Arc::default());
-        let clients = (0..6)
+        let clients = (0..8)
             .map(|number: usize| {
                 let (stop, failures, answered): (Arc<AtomicBool>, Arc<Mutex<Vec<String>>>, Arc<AtomicUsize>) =
                     (Arc::clone(&stop), Arc::clone(&failures), Arc::clone(&answered));
                 thread::spawn(move || {
                     let host = if number.is_multiple_of(2) { "shop.test" } else { "live.test" };
+                    let (keep, tls) = ((number / 2).is_multiple_of(2), number >= 4);
                     let mut kept = None;
                     while !stop.load(Ordering::SeqCst) {
-                        // Half of them with a connection for each request, half with one that they keep as long as they may.
-                        match ask(address, host, number < 3, &mut kept) {
+                        match ask(if tls { https } else { http }, host, tls, keep, &mut kept) {
                             Ok(()) => answered.fetch_add(1, Ordering::SeqCst),
                             Err(error) => {
-                                failures.lock().unwrap().push(format!("client {number} of {host}: {error}"));
+                                let transport = if tls { "https" } else { "http" };
+                                failures.lock().unwrap().push(format!("client {number} of {transport}://{host}: {error}"));
                                 0
                             }
                         };
@@ -245,13 +252,26 @@ impl Load {
     }
 }
 
+trait Connection: Read + Write {}
+impl<T: Read + Write> Connection for T {}
+
+fn open(address: SocketAddr, host: &str, tls: bool) -> Result<Box<dyn Connection>, String> {
+    let stream = TcpStream::connect_timeout(&address, Duration::from_secs(20)).map_err(|error| format!("connect: {error}"))?;
+    stream.set_read_timeout(Some(Duration::from_secs(30))).map_err(|error| error.to_string())?;
+    if !tls {
+        return Ok(Box::new(stream));
+    }
+    let config = Arc::new(any_certificate(&["http/1.1"]));
+    let session = rustls::ClientConnection::new(config, host.to_owned().try_into().unwrap()).unwrap();
+    Ok(Box::new(rustls::StreamOwned::new(session, stream)))
+}
+
 /// A GET; the connection is kept in `kept` if it may be.
-fn ask(address: SocketAddr, host: &str, keep: bool, kept: &mut Option<TcpStream>) -> Result<(), String> {
+fn ask(address: SocketAddr, host: &str, tls: bool, keep: bool, kept: &mut Option<Box<dyn Connection>>) -> Result<(), String> {
     let mut stream = match kept.take() {
         Some(stream) => stream,
-        None => TcpStream::connect_timeout(&address, Duration::from_secs(20)).map_err(|error| format!("connect: {error}"))?,
+        None => open(address, host, tls)?,
     };
-    stream.set_read_timeout(Some(Duration::from_secs(30))).map_err(|error| error.to_string())?;
     let connection = if keep { "keep-alive" } else { "close" };
     write!(stream, "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: {connection}\r\n\r\n")
         .map_err(|error| format!("write: {error}"))?;
@@ -278,14 +298,15 @@ fn ask(address: SocketAddr, host: &str, keep: bool, kept: &mut Option<TcpStream>
 
 /// WebSockets that read until they are closed; each tells its close code, and when.
 struct Tunnels {
+    count: usize,
     closed: Arc<Mutex<Vec<(u16, Instant)>>>,
     readers: Vec<thread::JoinHandle<()>>,
 }
 
 impl Tunnels {
-    fn open(address: SocketAddr) -> Self {
+    fn open(address: SocketAddr, count: usize) -> Self {
         let closed: Arc<Mutex<Vec<(u16, Instant)>>> = Arc::default();
-        let readers = (0..TUNNELS)
+        let readers = (0..count)
             .map(|number| {
                 let closed = closed.clone();
                 let mut socket = WebSocket::open(address, if number % 2 == 0 { "shop.test" } else { "live.test" });
@@ -300,11 +321,23 @@ impl Tunnels {
                     .unwrap()
             })
             .collect();
-        Self { closed, readers }
+        Self { count, closed, readers }
     }
 
     fn closed(&self) -> usize {
         self.closed.lock().unwrap().len()
+    }
+
+    /// Once all are closed: how many with which code.
+    fn end(self) -> BTreeMap<u16, usize> {
+        for reader in self.readers {
+            reader.join().unwrap();
+        }
+        let mut codes = BTreeMap::new();
+        for (code, _) in self.closed.lock().unwrap().iter() {
+            *codes.entry(*code).or_insert(0) += 1;
+        }
+        codes
     }
 }
 
@@ -356,23 +389,38 @@ fn the_chart_lives_on_a_real_node() {
     fs::write(&backend, BACKEND).unwrap();
     cluster.kubectl(&["apply", "-f", backend.to_str().unwrap()]);
     let address: SocketAddr = format!("{LOAD_BALANCER}:80").parse().unwrap();
+    let https: SocketAddr = format!("{LOAD_BALANCER}:443").parse().unwrap();
     patiently("the backend is ready", || (scene.ready_backends() == 2).then_some(()));
     for host in ["shop.test", "live.test"] {
         let get = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         patiently("the route answers through the Service", || (request(address, &get).0 == 200).then_some(()));
+        assert_eq!(https_request(https, host, "/").0, 200, "{host} over HTTPS");
     }
     patiently("the Ingress has the Service's address", || {
         let ingress = &scene.list("ingresses", &[])[0];
         (ingress["status"]["loadBalancer"]["ingress"][0]["ip"] == LOAD_BALANCER).then_some(())
     });
 
-    let load = Load::start(address);
+    let load = Load::start(address, https);
+    let mut scaled = vec![Tunnels::open(address, SCALED_TUNNELS)];
     scene.scale(6);
     load.check("scaled to 6");
+    assert_eq!(scaled[0].closed(), 0, "tunnels ended when pods came");
+    // These are at all six.
+    scaled.push(Tunnels::open(address, SCALED_TUNNELS));
+    let scaling = Instant::now();
     scene.scale(1);
     load.check("scaled to 1");
+    let ended: Vec<_> = scaled.iter().flat_map(|tunnels| tunnels.closed.lock().unwrap().clone()).collect();
+    println!("{} of {} tunnels ended with their pods", ended.len(), 2 * SCALED_TUNNELS);
+    // A pod leaves its Service at once and lives for a while; its tunnels are with it to its end.
+    for (code, at) in &ended {
+        assert!(at.saturating_duration_since(scaling) >= PRE_STOP, "a tunnel ended before its pod did");
+        assert_eq!(*code, 0, "a tunnel was closed by somebody else than its pod");
+    }
+    assert!(ended.len() < 2 * SCALED_TUNNELS, "no tunnel is left, though a pod is");
 
-    let tunnels = Tunnels::open(address);
+    let tunnels = Tunnels::open(address, TUNNELS);
     let old = scene.pods().0[0]["metadata"]["name"].clone();
     scene.helm(&["upgrade", "penstock", CHART, "--namespace", "penstock", "--reuse-values", "--set", "log.level=debug"]);
     // The new pod first, and then the old one's drain.
@@ -380,6 +428,8 @@ fn the_chart_lives_on_a_real_node() {
         let (staying, leaving) = scene.pods();
         if leaving.is_empty() {
             assert_eq!(tunnels.closed(), 0, "tunnels ended before the drain");
+            let left: usize = scaled.iter().map(Tunnels::closed).sum();
+            assert_eq!(left, ended.len(), "tunnels of the pod that stayed ended before the drain");
             return None;
         }
         assert!(
@@ -393,23 +443,24 @@ fn the_chart_lives_on_a_real_node() {
         (leaving.is_empty() && staying.iter().all(ready)).then_some(())
     });
     load.check("upgraded");
-    let all = Tunnels::closed(&tunnels);
-    assert_eq!(all, TUNNELS, "tunnels of the old pod outlived it");
+    assert_eq!(tunnels.closed(), tunnels.count, "tunnels of the old pod outlived it");
     let closed = tunnels.closed.lock().unwrap().clone();
-    let mut codes = BTreeMap::new();
-    for (code, _) in &closed {
-        *codes.entry(*code).or_insert(0) += 1;
-    }
     let after: Vec<_> = closed.iter().map(|(_, at)| at.saturating_duration_since(began)).collect();
+    let codes = tunnels.end();
     println!(
         "tunnels closed with {codes:?}, {:?} to {:?} after the old pod was told",
         after.iter().min().unwrap(),
         after.iter().max().unwrap()
     );
     assert_eq!(codes, BTreeMap::from([(1012, TUNNELS)]));
-    for reader in tunnels.readers {
-        reader.join().unwrap();
+    let mut codes = BTreeMap::from([(0, 0), (1012, 0)]);
+    for tunnels in scaled {
+        assert_eq!(tunnels.closed(), tunnels.count, "tunnels of the old pod outlived it");
+        for (code, count) in tunnels.end() {
+            *codes.entry(code).or_default() += count;
+        }
     }
+    assert_eq!(codes, BTreeMap::from([(0, ended.len()), (1012, 2 * SCALED_TUNNELS - ended.len())]));
     load.end();
 
     scene.helm(&["uninstall", "penstock", "--namespace", "penstock", "--wait"]);

@@ -1,8 +1,9 @@
 //! Bad input of every kind: a clear message on the line or the object, and the rest serves.
 //!
 //! `bad_input/NAME.yaml` holds a case. Its first lines say what must be told: `# files:` part of what `check` and `serve` say,
-//! with the line if it is about one; `# cluster:` how the API server refuses it (`refused: …`), or what the object's condition or an
-//! Event about it says (`told: …`). A case that is about files alone has no `# cluster:`, and the other way round.
+//! with the line if it is about one; `# cluster:` how the API server refuses it (`refused: …`), or what a condition of one of its objects
+//! that is False says, or a Warning about one of them (`told: …`); `# external:` the same of a controller that allows external
+//! backends. A case that is about files alone has no `# cluster:`, and the other way round.
 
 use std::{
     fs,
@@ -13,7 +14,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    cluster::{Cluster, ClusterOptions},
+    cluster::{Cluster, ClusterOptions, objects},
     manifests::{CLASSES, controller, service},
     support::{Backend, Penstock, eventually, write},
 };
@@ -23,6 +24,8 @@ struct Case {
     path: PathBuf,
     files: Option<String>,
     cluster: Option<Verdict>,
+    /// In a cluster, with `--allow-external-backends`.
+    external: Option<Verdict>,
 }
 
 enum Verdict {
@@ -38,16 +41,23 @@ fn cases() -> Vec<Case> {
             let path = entry.unwrap().path();
             let text = String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned();
             let said = |word: &str| {
-                let line = text.lines().take(2).find_map(|line| line.strip_prefix(&format!("# {word}: ")))?;
-                Some(line.to_owned())
+                let mut header = text.lines().take_while(|line| line.starts_with('#'));
+                let said = header.find_map(|line| line.strip_prefix(&format!("# {word}: ")))?;
+                assert!(said.len() >= 10, "{}: {said:?} would be found in anything", path.display());
+                Some(said.to_owned())
             };
-            let cluster = said("cluster").map(|said| match said.split_once(": ") {
-                Some(("refused", why)) => Verdict::Refused(why.to_owned()),
-                Some(("told", what)) => Verdict::Told(what.to_owned()),
-                _ => panic!("{}: {said}", path.display()),
-            });
+            let verdict = |word: &str| {
+                let said = said(word)?;
+                let (verdict, what) = said.split_once(": ").unwrap_or_default();
+                assert!(what.len() >= 10, "{}: {what:?} would be found in anything", path.display());
+                Some(match verdict {
+                    "refused" => Verdict::Refused(what.to_owned()),
+                    "told" => Verdict::Told(what.to_owned()),
+                    _ => panic!("{}: {said}", path.display()),
+                })
+            };
             let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-            Case { name, files: said("files"), cluster, path }
+            Case { name, files: said("files"), cluster: verdict("cluster"), external: verdict("external"), path }
         })
         .collect();
     cases.sort_by(|a, b| a.name.cmp(&b.name));
@@ -116,13 +126,50 @@ fn serve_names_each_and_serves_the_rest() {
     }
 }
 
-/// All messages of conditions and Events of a case's objects.
-fn messages(cluster: &Cluster) -> String {
-    let routes = cluster.list("/apis/penstock.dev/v1alpha1/namespaces/default/proxyroutes");
-    let conditions = routes.iter().flat_map(|route| route["status"]["conditions"].as_array().into_iter().flatten());
+/// What is told about a case's own objects: conditions that are False, and Warnings.
+fn told(cluster: &Cluster, objects: &[Value]) -> Vec<String> {
     let events = cluster.list("/apis/events.k8s.io/v1/namespaces/default/events");
-    let told = conditions.map(|condition| &condition["message"]).chain(events.iter().map(|event| &event["note"]));
-    told.filter_map(Value::as_str).map(plain).collect::<Vec<_>>().join("\n")
+    let mut told = Vec::new();
+    for object in objects {
+        let (kind, name) = (object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap());
+        if kind == "ProxyRoute" {
+            let route = cluster.get(kind, "default", name).unwrap_or_default();
+            let conditions = route["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            told.extend(
+                conditions.into_iter().filter(|condition| condition["status"] == "False").map(|mut told| told["message"].take()),
+            );
+        }
+        let about =
+            |event: &&Value| event["regarding"]["kind"] == kind && event["regarding"]["name"] == name && event["type"] == "Warning";
+        told.extend(events.iter().filter(about).map(|event| event["note"].clone()));
+    }
+    told.iter().filter_map(Value::as_str).map(plain).collect()
+}
+
+/// Applies each case that has a verdict here, and looks whether it comes, and whether the good route is served beside it.
+fn try_each(cluster: &Cluster, penstock: &Penstock, verdict: impl Fn(&Case) -> Option<&Verdict>) -> Vec<String> {
+    eventually("the good route", || (penstock.get("good.test", "/").0 == 200).then_some(()));
+    let mut wrong = Vec::new();
+    for case in cases() {
+        let Some(verdict) = verdict(&case) else { continue };
+        let path = case.path.to_str().unwrap();
+        let applied = cluster.try_kubectl(&["create", "--validate=false", "-f", path]);
+        match (verdict, applied) {
+            (Verdict::Refused(why), Err(error)) if plain(&error).contains(why) => {}
+            (Verdict::Told(what), Ok(_)) => {
+                let objects = objects(&fs::read_to_string(&case.path).unwrap());
+                eventually(&format!("{} is told", case.name), || {
+                    told(cluster, &objects).iter().any(|message| message.contains(what)).then_some(())
+                });
+            }
+            (Verdict::Refused(why), other) => wrong.push(format!("{}: {other:?}\n  instead of refused: {why}", case.name)),
+            (Verdict::Told(what), Err(error)) => wrong.push(format!("{}: {error}\n  instead of told: {what}", case.name)),
+        }
+        let _ = cluster.try_kubectl(&["delete", "--ignore-not-found", "--wait=false", "-f", path]);
+        let _ = cluster.try_kubectl(&["delete", "events", "--all"]);
+        assert_eq!(penstock.get("good.test", "/"), (200, "good".to_owned()), "beside {}", case.name);
+    }
+    wrong
 }
 
 #[test]
@@ -135,24 +182,11 @@ fn a_cluster_names_each_and_the_rest_serves() {
         "apiVersion: penstock.dev/v1alpha1\nkind: ProxyRoute\nmetadata: {name: good}\nspec: {hosts: [good.test], rules: [{backends: [{service: {name: good, port: 80}}]}]}\n",
     );
     let penstock = controller(&cluster, &[]);
-    eventually("the good route", || (penstock.get("good.test", "/").0 == 200).then_some(()));
-    let mut wrong = Vec::new();
-    for case in cases() {
-        let Some(verdict) = &case.cluster else { continue };
-        let path = case.path.to_str().unwrap();
-        let applied = cluster.try_kubectl(&["create", "--validate=false", "-f", path]);
-        match (verdict, applied) {
-            (Verdict::Refused(why), Err(error)) if plain(&error).contains(why) => {}
-            (Verdict::Told(what), Ok(_)) => {
-                eventually(&format!("{} is told", case.name), || messages(&cluster).contains(what).then_some(()));
-            }
-            (Verdict::Refused(why), other) => wrong.push(format!("{}: {other:?}\n  instead of refused: {why}", case.name)),
-            (Verdict::Told(what), Err(error)) => wrong.push(format!("{}: {error}\n  instead of told: {what}", case.name)),
-        }
-        let _ = cluster.try_kubectl(&["delete", "--ignore-not-found", "--wait=false", "-f", path]);
-        let _ = cluster.try_kubectl(&["delete", "events", "--all"]);
-        assert_eq!(penstock.get("good.test", "/"), (200, "good".to_owned()), "beside {}", case.name);
-    }
+    let mut wrong = try_each(&cluster, &penstock, |case| case.cluster.as_ref());
+    drop(penstock);
+    // A Lease of its own: the one before said no farewell.
+    let penstock = controller(&cluster, &["--allow-external-backends", "--election-id", "allowing"]);
+    wrong.extend(try_each(&cluster, &penstock, |case| case.external.as_ref()));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let ready: Value = cluster.get("ProxyRoute", "default", "good").unwrap();
     assert!(ready["status"]["conditions"].as_array().unwrap().iter().all(|condition| condition["status"] == "True"), "{ready}");

@@ -99,16 +99,10 @@ impl Browser {
         answer["result"]["value"].clone()
     }
 
-    /// Types where the page's focus is.
-    pub fn type_text(&mut self, text: &str) {
-        self.call("Input.insertText", &json!({ "text": text }));
-    }
-
-    pub fn press_shift_enter(&mut self) {
-        for kind in ["keyDown", "keyUp"] {
-            let key =
-                json!({ "type": kind, "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "modifiers": 8, "text": "\r" });
-            self.call("Input.dispatchKeyEvent", &key);
+    /// Types where the page's focus is, key by key.
+    pub fn type_keys(&mut self, text: &str) {
+        for character in text.chars() {
+            self.call("Input.dispatchKeyEvent", &json!({ "type": "char", "text": character.to_string() }));
         }
     }
 

@@ -1,9 +1,9 @@
-//! A real application that lives on WebSockets, in a real browser, over TLS: a notebook of Jupyter.
+//! A real application that lives on WebSockets, in a real browser, over TLS: a terminal of Jupyter.
 //!
-//! A cell typed in the page is run by a kernel, whose answers come on the page's WebSocket. (The terminal would do as well, but its page
-//! fails on its own in Debian 12: `exports is not defined` in `static/terminal/js/main.min.js` of jupyter-notebook 6.4.12.)
+//! What is typed in the page goes to a shell on the page's WebSocket, and what the shell prints comes back on it.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     fs,
     net::TcpStream,
@@ -11,15 +11,81 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use serde_json::Value;
+
 use crate::{
-    browser::Browser,
+    browser::{Browser, Socket},
     support::{Penstock, eventually, free_port, https_request, own_address, served_certificate, write},
 };
 
-/// In the URL of a kernel's WebSocket.
-const CHANNELS: &str = "/channels?";
+/// In the URL of a terminal's WebSocket.
+const TERMINAL: &str = "/terminals/websocket/";
 const EDITS: usize = 100;
 const OWN_EDITS: usize = 20;
+
+/// The script of Jupyter's terminal page, as Debian's python3-notebook has it.
+const PAGE_SCRIPT: &str = "/usr/lib/python3/dist-packages/notebook/static/terminal/js/main.min.js";
+/// The terminal emulator as modules for Node.js: Debian's node-xterm.
+const XTERM: &str = "/usr/share/nodejs/xterm/lib";
+/// Its addon that fits the terminal to the page: Debian's libjs-xterm.
+const XTERM_FIT: &str = "/usr/share/javascript/xterm/addons/fit/fit.js";
+
+/// Gives the modules a `require` of their own, and the page what it asks for by name.
+const LOADER: &str = "
+const made = {};
+function load(name) {
+    if (made[name]) return made[name].exports;
+    const module = made[name] = {exports: {}};
+    modules[name](to => {
+        const path = name.split('/').slice(0, -1);
+        for (const part of to.split('/')) {
+            if (part === '..') path.pop(); else if (part !== '.') path.push(part);
+        }
+        return load(path.join('/'));
+    }, module, module.exports);
+    return module.exports;
+}
+define('xterm', [], () => load('public/Terminal').Terminal);
+define('xtermjs-fit', [], () => load('addons/fit/fit'));
+})();
+";
+
+/// The script of the terminal's page, made whole.
+///
+/// Debian 12 builds the page from `/usr/share/javascript/xterm/xterm.js`, which is no more than the entry of a Node.js package: it calls
+/// `require`, which no browser has, so the page ends with `exports is not defined` before it opens its WebSocket (jupyter-notebook 6.4.12,
+/// libjs-xterm 3.8.1). The package node-xterm holds the modules that it would have required. They take the entry's place; the page's own
+/// code, which opens the WebSocket and talks on it, stays as it is.
+fn page_script() -> String {
+    let text = |path: &Path| {
+        let text = fs::read_to_string(path);
+        text.unwrap_or_else(|error| panic!("{}: {error}; it is of Debian's jupyter-notebook or node-xterm", path.display()))
+    };
+    let mut modules = BTreeMap::from([("addons/fit/fit".to_owned(), text(Path::new(XTERM_FIT)))]);
+    let mut folders = vec![Path::new(XTERM).to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}; it is of node-xterm", folder.display())) {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(XTERM).unwrap().to_str().unwrap();
+            if path.is_dir() {
+                folders.push(path);
+            } else if let Some(name) = name.strip_suffix(".js").filter(|_| !name.contains(".test.")) {
+                modules.insert(name.to_owned(), text(&path));
+            }
+        }
+    }
+    let mut table = "(function () {\nconst modules = {\n".to_owned();
+    for (name, source) in modules {
+        // On lines of its own: a source may end with a comment.
+        let _ = write!(table, "\"{name}\": function (require, module, exports) {{\n{source}\n}},\n");
+    }
+    let page = text(Path::new(PAGE_SCRIPT));
+    let (before, rest) = page
+        .split_once("(function (factory) {\n\ttypeof define === 'function' && define.amd ? define('xterm'")
+        .expect("the page defines xterm");
+    let after = rest.find("define ('terminal/js/terminado'").expect("the page defines its own code after xterm");
+    format!("{before}{table}}};{LOADER}{}", &rest[after..])
+}
 
 /// A running Jupyter server that asks for no password; ended when dropped.
 struct Jupyter {
@@ -33,8 +99,9 @@ impl Jupyter {
         let home = tempfile::tempdir().unwrap();
         // Not on loopback: there it would refuse names other than localhost.
         let (address, port) = (own_address(), free_port());
-        let empty = r#"{"cells": [], "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3"}}, "nbformat": 4, "nbformat_minor": 5}"#;
-        fs::write(home.path().join("test.ipynb"), empty).unwrap();
+        let script = home.path().join("static/terminal/js/main.min.js");
+        fs::create_dir_all(script.parent().unwrap()).unwrap();
+        fs::write(script, page_script()).unwrap();
         let log = fs::File::create(home.path().join("log")).unwrap();
         let mut process = Command::new("/usr/bin/jupyter-notebook")
             .args([
@@ -45,7 +112,10 @@ impl Jupyter {
                 "--NotebookApp.port_retries=0",
             ])
             .args([format!("--ip={address}"), format!("--port={port}"), format!("--notebook-dir={}", home.path().display())])
+            .arg(format!("--NotebookApp.extra_static_paths={}", home.path().join("static").display()))
             .env("HOME", home.path())
+            // The plainest prompt.
+            .env("SHELL", "/bin/sh")
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -62,48 +132,57 @@ impl Jupyter {
 
 impl Drop for Jupyter {
     fn drop(&mut self) {
-        // Asked kindly, it ends its kernels too.
+        // Asked kindly, it ends its shells too.
         let _ = Command::new("kill").arg(self.process.id().to_string()).status();
         let _ = self.process.wait();
     }
 }
 
-/// A notebook in a page; the one WebSocket that it was opened with has to last.
-struct Notebook {
+/// A terminal in a page; the one WebSocket that it was opened with has to last.
+struct Terminal {
     browser: Browser,
     socket: String,
     commands: u32,
 }
 
-impl Notebook {
+impl Terminal {
     fn open(url: &str) -> Self {
         let mut browser = Browser::start();
-        browser.open(&format!("{url}/notebooks/test.ipynb"));
-        let socket = browser.until("the page opens its WebSocket and the kernel is ready", |sockets| {
-            let open = sockets.iter().find(|(_, socket)| socket.url.contains(CHANNELS));
-            open.filter(|(_, socket)| socket.received.contains("\"idle\"")).map(|(name, _)| name.clone())
+        browser.open(&format!("{url}/terminals/new"));
+        let socket = browser.until("the page opens its WebSocket and the shell prompts", |sockets| {
+            let open = sockets.iter().find(|(_, socket)| socket.url.contains(TERMINAL));
+            open.filter(|(_, socket)| !printed(socket).is_empty()).map(|(name, _)| name.clone())
         });
-        let mut notebook = Self { browser, socket, commands: 0 };
-        notebook.command();
-        notebook
+        let mut terminal = Self { browser, socket, commands: 0 };
+        terminal.command();
+        terminal
     }
 
-    /// Types a command and runs it; its answer must come on the first WebSocket, and no socket may have closed.
+    /// Types a command; its answer must come on the first WebSocket, and no socket may have closed.
     fn command(&mut self) {
         self.commands += 1;
         let browser = &mut self.browser;
-        let focus = "(() => { const cell = Jupyter.notebook.get_cells().at(-1); cell.focus_cell(); cell.edit_mode(); cell.focus_editor(); return cell.code_mirror.hasFocus() })()";
-        eventually("the last cell can be typed in", || browser.evaluate(focus).as_bool().filter(|focused| *focused));
-        browser.type_text(&format!("print('answer', 1000 + {})", self.commands));
-        browser.press_shift_enter();
+        browser.evaluate("terminal.term.focus()");
+        // The shell's echo of what is typed is not yet the answer.
+        browser.type_keys(&format!("echo answer $((1000 + {}))\r", self.commands));
         let (socket, expected) = (self.socket.clone(), format!("answer {}", 1000 + self.commands));
-        browser.until("the command answers", |sockets| sockets[&socket].received.contains(&expected).then_some(()));
+        browser.until("the command answers", |sockets| {
+            assert!(!sockets[&socket].closed, "the page's WebSocket was closed: {:#?}", sockets[&socket]);
+            printed(&sockets[&socket]).contains(&expected).then_some(())
+        });
         browser.catch_up();
         let closed: Vec<_> = browser.sockets.values().filter(|socket| socket.closed).collect();
         assert!(closed.is_empty(), "closed: {closed:#?}");
-        let opened = browser.sockets.values().filter(|socket| socket.url.contains(CHANNELS)).count();
+        let opened = browser.sockets.values().filter(|socket| socket.url.contains(TERMINAL)).count();
         assert_eq!(opened, 1, "the page had to open another");
     }
+}
+
+/// What the shell printed: each message is a list of its kind and its text.
+fn printed(socket: &Socket) -> String {
+    let messages = serde_json::Deserializer::from_str(&socket.received).into_iter::<Value>().map_while(Result::ok);
+    let texts = messages.filter(|message| message[0] == "stdout");
+    texts.filter_map(|message| message[1].as_str().map(ToOwned::to_owned)).collect()
 }
 
 fn certificate(folder: &Path) -> Vec<u8> {
@@ -115,30 +194,30 @@ fn certificate(folder: &Path) -> Vec<u8> {
 }
 
 #[test]
-fn a_notebook_in_a_browser_stays_while_its_certificate_is_renewed() {
+fn a_terminal_in_a_browser_stays_while_its_certificate_is_renewed() {
     let jupyter = Jupyter::start();
     let folder = tempfile::tempdir().unwrap();
     certificate(folder.path());
     let file = |name: &str| folder.path().join(name).display().to_string();
     let (cert, key) = (file("tls.crt"), file("tls.key"));
     let penstock = Penstock::start(&["proxy", "--from", "nb.test", "--to", &jupyter.url, "--cert", &cert, "--key", &key]);
-    let mut notebook = Notebook::open(&format!("https://nb.test:{}", penstock.https.port()));
+    let mut terminal = Terminal::open(&format!("https://nb.test:{}", penstock.https.port()));
     for _ in 0..OWN_EDITS {
         let renewed = certificate(folder.path());
         eventually("the renewed certificate is served", || {
             (served_certificate(penstock.https, "nb.test") == renewed).then_some(())
         });
     }
-    notebook.command();
+    terminal.command();
 }
 
 #[test]
-fn a_notebook_in_a_browser_stays_through_a_hundred_edits() {
+fn a_terminal_in_a_browser_stays_through_a_hundred_edits() {
     let jupyter = Jupyter::start();
     let folder = tempfile::tempdir().unwrap();
     let own = |version: usize| {
         format!(
-            "apiVersion: penstock.dev/v1alpha1\nkind: ProxyRoute\nmetadata: {{name: notebook}}\nspec:\n  hosts: [nb.test]\n  tls: {{selfSigned: true}}\n  rules:\n  - matches: [{{path: {{type: Exact, value: /version}}}}]\n    respond: {{code: 200, body: \"{version}\"}}\n  - backends: [{{url: \"{}\"}}]\n    timeouts: {{connect: {}s}}\n",
+            "apiVersion: penstock.dev/v1alpha1\nkind: ProxyRoute\nmetadata: {{name: terminal}}\nspec:\n  hosts: [nb.test]\n  tls: {{selfSigned: true}}\n  rules:\n  - matches: [{{path: {{type: Exact, value: /version}}}}]\n    respond: {{code: 200, body: \"{version}\"}}\n  - backends: [{{url: \"{}\"}}]\n    timeouts: {{connect: {}s}}\n",
             jupyter.url,
             1 + version
         )
@@ -157,7 +236,7 @@ fn a_notebook_in_a_browser_stays_through_a_hundred_edits() {
     write(&own_file, &own(0));
     write(&other_file, &other(0));
     let penstock = Penstock::start(&["serve", folder.path().to_str().unwrap()]);
-    let mut notebook = Notebook::open(&format!("https://nb.test:{}", penstock.https.port()));
+    let mut terminal = Terminal::open(&format!("https://nb.test:{}", penstock.https.port()));
     for edit in 1..=EDITS {
         let host = if edit % (EDITS / OWN_EDITS) == 0 {
             write(&own_file, &own(edit));
@@ -170,7 +249,7 @@ fn a_notebook_in_a_browser_stays_through_a_hundred_edits() {
             (https_request(penstock.https, host, "/version") == (200, edit.to_string())).then_some(())
         });
         if edit % 25 == 0 {
-            notebook.command();
+            terminal.command();
         }
     }
 }

@@ -4,6 +4,7 @@
 mod access_log;
 mod bad_input;
 mod browser;
+mod chart;
 mod cluster;
 mod conformance;
 mod drain;
@@ -20,5 +21,6 @@ mod replicas;
 mod streams;
 mod support;
 mod survival;
+mod systemd;
 mod upstream_tls;
 mod watches;

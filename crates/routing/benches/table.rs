@@ -2,7 +2,8 @@
 //! routes on one host, and (up to 1 000) all of them regexes on one host.
 //!
 //! `cargo bench -p penstock-routing` takes about half a minute; criterion's flags (`--measurement-time`, a filter) give more or less.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a bench fails by panicking")]
+#![allow(missing_docs, reason = "the macros of criterion make public items")]
 
 #[path = "../tests/support/mod.rs"]
 mod support;

@@ -30,7 +30,7 @@ pub use conditions::{ConditionSketch, conditions};
 pub use ownership::CLASS_ANNOTATION;
 pub use profile::profiles_reference;
 pub use report::{Finding, ObjectReport, Reason, Report, Verdict};
-pub use settings::{DEFAULT_CLASS, INGRESS_NGINX_CONTROLLER, NATIVE_CONTROLLER, Ownership, Profile, Settings};
+pub use settings::{AddressGuard, DEFAULT_CLASS, INGRESS_NGINX_CONTROLLER, NATIVE_CONTROLLER, Ownership, Profile, Settings};
 pub use translator::Translator;
 pub use world::{Change, Id, Key, Kind, Object, World};
 

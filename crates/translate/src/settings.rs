@@ -1,5 +1,7 @@
 //! What the operator decided, as far as translation needs it.
 
+use std::{fmt, net::IpAddr, sync::Arc};
+
 use crate::Key;
 
 /// The controller string of classes in the native profile (`IngressClass.spec.controller`).
@@ -18,15 +20,48 @@ pub enum Profile {
 }
 
 /// The operator's decisions.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     pub ownership: Ownership,
     /// `--allow-external-backends`: `url` backends, and ExternalName Services in the native profile.
     pub allow_external_backends: bool,
+    /// Which addresses a `url` backend may not name.
+    pub guard: AddressGuard,
     /// `--default-ssl-certificate`
     pub default_certificate: Option<Key>,
     /// `--watch-namespace`; empty: all.
     pub namespaces: Vec<Box<str>>,
+}
+
+/// Says why a backend may not be at an address, if it may not.
+///
+/// The rules are the data plane's: it asks them of every address before it connects, since a name can mean another address each time. What
+/// a route says outright can be told on the object, instead of as a failure of each request. So the same rules are passed in here.
+#[derive(Clone)]
+pub struct AddressGuard(Arc<dyn Fn(IpAddr) -> Option<String> + Send + Sync>);
+
+impl AddressGuard {
+    pub fn new(refusal: impl Fn(IpAddr) -> Option<String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(refusal))
+    }
+
+    /// Why not, in a few words.
+    pub fn refusal(&self, address: IpAddr) -> Option<String> {
+        (self.0)(address)
+    }
+}
+
+/// Every address may be named.
+impl Default for AddressGuard {
+    fn default() -> Self {
+        Self::new(|_| None)
+    }
+}
+
+impl fmt::Debug for AddressGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AddressGuard")
+    }
 }
 
 /// Which objects are ours.

@@ -6,13 +6,13 @@
 //!
 //! `UPDATE_GOLDENS=1 cargo test -p penstock-translate --test goldens` writes the outputs anew: read the difference before keeping it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, net::IpAddr, path::Path, sync::Arc};
 
 use penstock_translate::{
-    INGRESS_NGINX_CONTROLLER, Key, NATIVE_CONTROLLER, Object, Ownership, Profile, Settings, Translation, Translator, World,
-    translate,
+    AddressGuard, INGRESS_NGINX_CONTROLLER, Key, NATIVE_CONTROLLER, Object, Ownership, Profile, Settings, Translation, Translator,
+    World, translate,
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -90,6 +90,7 @@ fn read(input: &Path, folder: &Path) -> (World, Settings) {
     let mut settings = Settings {
         ownership: Ownership::Everything,
         allow_external_backends: true,
+        guard: AddressGuard::default(),
         default_certificate: None,
         namespaces: Vec::new(),
     };
@@ -129,6 +130,11 @@ fn change(settings: &mut Settings, given: &Value) {
     for (name, value) in given.as_object().unwrap() {
         match name.as_str() {
             "externalBackends" => settings.allow_external_backends = value.as_bool().unwrap(),
+            "guardedAddress" => {
+                let guarded: IpAddr = value.as_str().unwrap().parse().unwrap();
+                settings.guard =
+                    AddressGuard::new(move |address| (address == guarded).then(|| format!("{address} is the node's own")));
+            }
             "defaultCertificate" => {
                 let (namespace, name) = value.as_str().unwrap().split_once('/').unwrap();
                 settings.default_certificate = Some(Key::new(namespace, name));
@@ -184,6 +190,7 @@ fn default_policies(class: &str) -> Value {
     let settings = Settings {
         ownership: Ownership::Everything,
         allow_external_backends: false,
+        guard: AddressGuard::default(),
         default_certificate: None,
         namespaces: Vec::new(),
     };

@@ -1,12 +1,12 @@
 //! After any history of changes the incremental translation is what a translation from scratch gives, and what is equal is the same.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
 use penstock_translate::{
-    INGRESS_NGINX_CONTROLLER, Id, Key, Kind, NATIVE_CONTROLLER, Object, Ownership, Profile, Settings, Translation, Translator,
-    World, translate,
+    AddressGuard, INGRESS_NGINX_CONTROLLER, Id, Key, Kind, NATIVE_CONTROLLER, Object, Ownership, Profile, Settings, Translation,
+    Translator, World, translate,
 };
 use proptest::{
     collection::vec,
@@ -220,6 +220,7 @@ fn settings() -> impl Strategy<Value = Settings> {
         Settings {
             ownership,
             allow_external_backends,
+            guard: AddressGuard::default(),
             default_certificate: default.then(|| Key::new("one", "good")),
             namespaces: if all { Vec::new() } else { vec!["one".into()] },
         }

@@ -1,5 +1,5 @@
 //! Models and requests, shortly written.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part, and has it as a module of its own")]
 
 use std::{sync::Arc, time::Duration};
 

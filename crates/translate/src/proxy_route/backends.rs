@@ -64,6 +64,12 @@ pub(super) fn read(reader: &mut RuleReader<'_, '_>, place: usize, backend: &Rout
                 reader.reading.refused(field, Reason::ExternalBackendRefused, message);
                 return None;
             }
+            if let Some(why) = host.parse().ok().and_then(|address: IpAddr| reader.reading.settings.guard.refusal(address)) {
+                let field = format!("{}.{field}.url", reader.field);
+                let message = format!("{why}; the backend is left out, and if there is no other requests are answered 503");
+                reader.reading.refused(field, Reason::ExternalBackendRefused, message);
+                return None;
+            }
             spoken.key(Origin::Address { host: host.clone(), port }, &host)
         }
         _ => {
