@@ -36,6 +36,8 @@ fn each_request_is_one_line_of_json_whatever_the_client_sends() {
         assert_eq!(served[field], expected, "{served}");
     }
     assert!(served["duration"].as_f64().unwrap() > 0.0);
+    let unread = lines.iter().find(|line| line["status"] == 400).unwrap();
+    assert!(unread["note"].as_str().unwrap().contains("the head cannot be read"), "{unread}");
     let unknown = lines.iter().find(|line| line["status"] == 404).unwrap();
     assert!(unknown["note"].as_str().unwrap().contains("host"), "{unknown}");
     let tunnel = lines.iter().find(|line| line["status"] == 101).unwrap();
@@ -50,4 +52,20 @@ fn the_combined_form_is_what_web_servers_write() {
     let line = eventually("a line", || penstock.output().lines().next().map(ToOwned::to_owned));
     assert!(line.starts_with("127.0.0.1 - - [") && line.contains("] \"GET /x HTTP/1.1\" 200 3 \"-\" \"curl "), "{line}");
     assert!(!line.contains("\"8\""), "quotes are escaped: {line}");
+}
+
+#[test]
+fn bare_probes_of_a_port_leave_no_line() {
+    let backend = Backend::start("one");
+    let penstock = Penstock::start(&["proxy", "--from", "a.test", "--to", &backend.url(), "--access-log", "json"]);
+    let before = penstock.log();
+    for _ in 0..20 {
+        for address in [penstock.http, penstock.https] {
+            drop(std::net::TcpStream::connect(address).unwrap());
+        }
+    }
+    eventually("all are accepted", || (penstock.metric("penstock_connections_accepted_total", "") >= 40.0).then_some(()));
+    eventually("all are over", || (penstock.metric("penstock_connections_open", "") == 0.0).then_some(()));
+    assert_eq!(penstock.log(), before);
+    assert_eq!(penstock.output(), "");
 }

@@ -267,3 +267,20 @@ fn no_request_fails_and_tunnels_are_closed_with_1012_spread_over_the_grace() {
     assert_eq!(penstock.wait(), Some(0));
     assert!(started.elapsed() < GRACE + MARGIN, "it took {:?}", started.elapsed());
 }
+
+#[test]
+fn promise_11_a_second_signal_ends_at_once() {
+    let backend = Backend::start("one");
+    let arguments = ["proxy", "--from", "r.test", "--to", &backend.url(), "--drain-grace", "600s"];
+    let mut penstock = Penstock::start(&arguments);
+    let mut socket = WebSocket::open(penstock.http, "r.test");
+    socket.echo("one");
+    // Within a frame nothing polite can be said: the drain would wait for its end.
+    socket.0.write_all(&[0x81, 0xfe, 0x10, 0, 0, 0, 0, 0]).unwrap();
+    let started = Instant::now();
+    penstock.terminate();
+    eventually("nobody is let in any more", || std::net::TcpStream::connect(penstock.http).is_err().then_some(()));
+    penstock.terminate();
+    penstock.wait();
+    assert!(started.elapsed() < Duration::from_secs(60), "it took {:?}", started.elapsed());
+}

@@ -1,8 +1,15 @@
 //! While idle a tunnel owns no buffer (a promise of the data plane).
 
-use std::fs;
+use std::{
+    fs,
+    io::{Read, Write},
+    sync::Arc,
+};
 
-use crate::support::{Backend, Penstock, WebSocket, eventually};
+use crate::{
+    streams::{StreamBackend, http2, open_web_socket_h2},
+    support::{Backend, Penstock, WebSocket, any_certificate, connect, eventually, read_head},
+};
 
 const TUNNELS: usize = 1000;
 /// What one may cost: its task, two sockets, timers and accounts. One buffer of the usual 8 or 16 KiB for each direction would show.
@@ -35,4 +42,64 @@ fn an_idle_tunnel_owns_no_buffer() {
     let each = resident(penstock.id()).saturating_sub(before) / TUNNELS as u64;
     println!("an idle tunnel costs {each} bytes of resident memory");
     assert!(each < MOST, "{each} bytes");
+}
+
+/// TLS keeps its keys and two message buffers of its own, which it gives back when they are empty.
+const MOST_TLS: u64 = 24 << 10;
+/// A stream: its state in the connection, two tasks that join it to the tunnel.
+const MOST_HTTP2: u64 = 24 << 10;
+
+#[test]
+fn an_idle_tunnel_over_tls_owns_no_buffer_of_ours() {
+    let backend = Backend::start("one");
+    let penstock = Penstock::start(&["proxy", "--from", "a.test", "--to", &backend.url(), "--workers", "2"]);
+    let config = Arc::new(any_certificate(&["http/1.1"]));
+    let open = |count: usize| -> Vec<_> {
+        let tunnels = (0..count).map(|_| {
+            let connection = rustls::ClientConnection::new(config.clone(), "a.test".to_owned().try_into().unwrap()).unwrap();
+            let mut stream = rustls::StreamOwned::new(connection, connect(penstock.https));
+            let request = "GET /ws HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+            stream.write_all(request.as_bytes()).unwrap();
+            assert!(read_head(&mut stream).starts_with("HTTP/1.1 101"));
+            let frame = [&[0x81, 0xf8, 0, 0, 0, 0][..], &[b'x'; 120]].concat();
+            stream.write_all(&frame).unwrap();
+            let mut back = vec![0; frame.len()];
+            stream.read_exact(&mut back).unwrap();
+            assert_eq!(back, frame);
+            stream
+        });
+        tunnels.collect()
+    };
+    let first = open(100);
+    let before = resident(penstock.id());
+    let more = open(TUNNELS / 2);
+    let all = first.len() + more.len();
+    eventually("all are open", || (penstock.metric("penstock_tunnels_open", "") as usize == all).then_some(()));
+    let each = resident(penstock.id()).saturating_sub(before) / more.len() as u64;
+    println!("an idle tunnel over TLS costs {each} bytes of resident memory");
+    assert!(each < MOST_TLS, "{each} bytes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_tunnel_over_http2_owns_no_buffer_of_ours() {
+    let (_finish, finishing) = tokio::sync::watch::channel(false);
+    // One that answers the key that it is sent.
+    let url = format!("http://{}", StreamBackend::start(finishing).await.http);
+    let arguments = ["proxy", "--from", "a.test", "--to", &url, "--workers", "2"];
+    let penstock = tokio::task::block_in_place(|| Penstock::start(&arguments));
+    let mut kept = Vec::new();
+    let mut before = 0;
+    for round in 0..4 {
+        let connection = http2(penstock.https, "a.test").await;
+        for _ in 0..200 {
+            kept.push(open_web_socket_h2(&connection, "a.test").await.unwrap());
+        }
+        if round == 0 {
+            before = resident(penstock.id());
+        }
+    }
+    eventually("all are open", || (penstock.metric("penstock_tunnels_open", "") as usize == kept.len()).then_some(()));
+    let each = resident(penstock.id()).saturating_sub(before) / 600;
+    println!("an idle tunnel over HTTP/2 costs {each} bytes of resident memory");
+    assert!(each < MOST_HTTP2, "{each} bytes");
 }

@@ -14,6 +14,7 @@ mod jupyter;
 mod kubernetes;
 mod manifests;
 mod one_address;
+mod own_addresses;
 mod rbac;
 mod recorded;
 mod relay;

@@ -258,8 +258,9 @@ async fn exact(body: &mut h2::RecvStream, buffer: &mut BytesMut, length: usize) 
     Ok(buffer.split_to(length).freeze())
 }
 
-/// A WebSocket over HTTP/2 (RFC 8441).
-pub async fn web_socket_h2(mut connection: H2, host: &str, mut finish: Finish) -> Account {
+/// Opens a WebSocket over HTTP/2 (RFC 8441).
+pub async fn open_web_socket_h2(connection: &H2, host: &str) -> Result<(h2::RecvStream, h2::SendStream<Bytes>), String> {
+    let mut connection = connection.clone();
     let mut ticks = interval(Duration::from_millis(10));
     // The server's settings, which offer it, come a moment after the connection.
     timeout(ANSWER, async {
@@ -277,12 +278,17 @@ pub async fn web_socket_h2(mut connection: H2, host: &str, mut finish: Finish) -
         .unwrap();
     request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
     connection = connection.ready().await.map_err(|error| error.to_string())?;
-    let (response, mut send) = connection.send_request(request, false).map_err(|error| error.to_string())?;
+    let (response, send) = connection.send_request(request, false).map_err(|error| error.to_string())?;
     let response = response.await.map_err(|error| format!("the opening of a WebSocket over h2: {error}"))?;
     if response.status() != 200 {
         return Err(format!("the opening of a WebSocket over h2: {}", response.status()));
     }
-    let mut body = response.into_body();
+    Ok((response.into_body(), send))
+}
+
+/// A WebSocket over HTTP/2.
+pub async fn web_socket_h2(connection: H2, host: &str, mut finish: Finish) -> Account {
+    let (mut body, mut send) = open_web_socket_h2(&connection, host).await?;
     echo(&mut body, &mut send, host, &mut finish, frame).await
 }
 
