@@ -310,10 +310,8 @@ pub fn parse() -> Cli {
 fn with_environment(command: clap::Command) -> clap::Command {
     command
         .mut_args(|argument| {
-            let argument = match argument.get_value_parser().type_id() == ValueParser::bool().type_id() {
-                true => argument.value_parser(BoolishValueParser::new()),
-                false => argument,
-            };
+            let switch = argument.get_value_parser().type_id() == ValueParser::bool().type_id();
+            let argument = if switch { argument.value_parser(BoolishValueParser::new()) } else { argument };
             match argument.get_long() {
                 Some(long) if !matches!(long, "help" | "version") => {
                     let name = format!("PENSTOCK_{}", long.replace('-', "_").to_uppercase());

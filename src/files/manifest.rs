@@ -180,24 +180,30 @@ impl Document<'_> {
         }
     }
 
-    fn items(&self) -> Result<Vec<(serde_json::Value, (u64, u64))>, Note> {
-        let first = self.note(first_line(self), 1, String::new());
+    fn items(&self) -> Result<Vec<Item>, Note> {
+        let place = |line, column| {
+            let note = self.note(line, column, String::new());
+            (note.line, note.column)
+        };
         Ok(match self.syntax {
             Syntax::Yaml => {
-                let place = |item: &Spanned<_>| {
-                    let note = self.note(item.referenced.line(), item.referenced.column(), String::new());
-                    (note.line, note.column)
-                };
-                self.read::<List>()?
-                    .items
-                    .into_iter()
-                    .map(|item| (place(&item), item))
-                    .map(|(place, item)| (item.value, place))
+                let items = self.read::<List>()?.items.into_iter();
+                items
+                    .map(|item| Item { place: place(item.referenced.line(), item.referenced.column()), value: item.value })
                     .collect()
             }
-            Syntax::Json => self.read::<JsonList>()?.items.into_iter().map(|item| (item, (first.line, first.column))).collect(),
+            Syntax::Json => {
+                let place = place(first_line(self), 1);
+                self.read::<JsonList>()?.items.into_iter().map(|value| Item { value, place }).collect()
+            }
         })
     }
+}
+
+/// An item of a list, and the line and column where it begins (in JSON where the list does).
+struct Item {
+    value: serde_json::Value,
+    place: (u64, u64),
 }
 
 fn documents(text: &str) -> Vec<Document<'_>> {
@@ -261,8 +267,8 @@ fn parse_document(document: &Document<'_>, parsed: &mut Parsed) -> Result<(), No
     };
     let api_version = header.api_version.unwrap_or_default();
     if kind.ends_with("List") {
-        for (index, (item, place)) in document.items()?.into_iter().enumerate() {
-            let text = item.to_string();
+        for (index, Item { value, place }) in document.items()?.into_iter().enumerate() {
+            let text = value.to_string();
             let inner =
                 Document { text: &text, syntax: Syntax::Json, offset: document.offset, item: Some(document.item.unwrap_or(place)) };
             parse_document(&inner, parsed).map_err(|mut note| {
