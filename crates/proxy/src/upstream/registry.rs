@@ -64,6 +64,7 @@ impl Registry {
         }
         let source = match &key.origin {
             Origin::Service(port) => Source::Service(known.services.entry(port.clone()).or_default().clone()),
+            Origin::Missing(_) => Source::Service(Arc::default()),
             Origin::Address { host, port } => Source::Address { host: host.clone(), port: *port },
         };
         let tls = key.tls.as_ref().map(|tls| self.tls.client_config(tls, key.protocol));
