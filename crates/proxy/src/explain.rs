@@ -26,6 +26,8 @@ pub struct Request<'a> {
     pub path: &'a RequestPath<'a>,
     pub query: Option<&'a str>,
     pub client: IpAddr,
+    /// Whether a host asks for a certificate for its name.
+    pub has_certificate: bool,
 }
 
 /// No stage before the backends looks at fields of the head.
@@ -54,6 +56,7 @@ impl CompiledRoute {
             listener: Entrance { scheme, port: ports.of(scheme) },
             ports,
             request_id: "",
+            name_has_certificate: request.has_certificate,
             content_length: None,
             upgrade: None,
         };

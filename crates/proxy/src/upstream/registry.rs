@@ -148,6 +148,11 @@ impl Backend {
         self.turn.fetch_add(1, Relaxed)
     }
 
+    /// Whether it will never have an endpoint: what it names does not exist.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self.key.origin, Origin::Missing(_))
+    }
+
     /// Whether it has an endpoint, as far as is known without asking.
     pub(crate) fn has_endpoints(&self) -> bool {
         match &self.source {
