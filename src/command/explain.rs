@@ -16,6 +16,9 @@ use crate::{
     output,
 };
 
+/// The path that the data plane answers itself where no object claims it.
+const HEALTH: &str = "/healthz";
+
 /// A request as the user describes it.
 struct Asked<'a> {
     method: &'a str,
@@ -101,14 +104,19 @@ fn explain(options: &ExplainOptions, translation: &Translation) -> anyhow::Resul
     let registry = Registry::default();
     registry.fill(endpoints);
     let metrics = penstock_proxy::Metrics::default();
-    let table = Table::build(model, &mut |host, route| compile(host, route, &registry, &metrics));
+    let table = Table::build(model, &mut |_, route| compile(route, &registry, &metrics));
     let mut out = String::new();
     let _ = writeln!(out, "request    {} {scheme}://{authority}{target}", options.method);
     let normal = String::from_utf8_lossy(asked.path.normalised()).into_owned();
     if normal != path {
         let _ = writeln!(out, "path       {normal} in normal form");
     }
+    let healthy = "answer     200: what health checks ask of every address";
     let Some(met) = table.host(Some(&host)) else {
+        if path == HEALTH {
+            let _ = writeln!(out, "host       none answers to {}, and there is no default host\n{healthy}", host.as_str());
+            return Ok((out, true));
+        }
         let _ = writeln!(out, "host       none answers to {}, and there is no default host\nanswer     404", host.as_str());
         problems(&mut out, report);
         return Ok((out, false));
@@ -136,6 +144,10 @@ fn explain(options: &ExplainOptions, translation: &Translation) -> anyhow::Resul
             let _ = writeln!(out, "answer     400: {ambiguity}");
             return Ok((out, false));
         }
+        Outcome::NoRoute if path == HEALTH && met.host().pattern == HostPattern::Any => {
+            let _ = writeln!(out, "{healthy}");
+            return Ok((out, true));
+        }
         Outcome::NoRoute | Outcome::NoHost => {
             let why = if candidates.is_empty() {
                 "no route of this host holds the path"
@@ -147,9 +159,17 @@ fn explain(options: &ExplainOptions, translation: &Translation) -> anyhow::Resul
             return Ok((out, false));
         }
     };
-    let ports = (options.public_http_port, options.public_https_port);
-    let request =
-        Planned { scheme, authority, host: host.as_str(), path: &asked.path, query, client: options.client, upgrade, ports };
+    let request = Planned {
+        scheme,
+        authority,
+        host: host.as_str(),
+        path: &asked.path,
+        query,
+        client: options.client,
+        upgrade,
+        ports: (options.public_http_port, options.public_https_port),
+        has_certificate: model.has_certificate(host.as_str()),
+    };
     stages(&mut out, compiled, &request);
     if let Some(object) = report.objects.get(&compiled.route.object) {
         for problem in object.problems() {

@@ -2,7 +2,7 @@
 """Replays scenarios against an Ingress controller, records what it does, compares two recordings.
 
   replay.py record  --kubeconfig KC --out DIR [--http IP:80] [--https IP:443] [--class nginx] [--only REGEX] [--webhook 127.0.0.1:8443]
-  replay.py compare ORACLEDIR OTHERDIR [--only REGEX] [--essential] [--bodies] [--admission]
+  replay.py compare ORACLEDIR OTHERDIR [--only REGEX] [--essential] [--bodies] [--admission] [--differences]
   replay.py show DIR NAME
 
 Runs where the API server, the controller and 10.88.0.1 can be reached (ip netns exec NS ...). The backends are inside this process.
@@ -533,7 +533,14 @@ def compare(a):
                 fx, fy = dict(flat(xa)), dict(flat(ya)); total += 1; ok += fx == fy
                 for q in sorted(set(fx) | set(fy)):
                     if fx.get(q) != fy.get(q): lines.append("  [%d] %s%s: oracle %r, other %r" % (i, json.dumps(x["request"])[:90], q, fx.get(q), fy.get(q)))
-            if lines: diff += 1; print("%s/%s  %s" % (os.path.basename(f)[:-5], n, defs.get(n, {}).get("about", ""))); print("\n".join(lines))
+            if lines and getattr(a, "differences", False):
+                diff += 1; name = "%s/%s" % (os.path.basename(f)[:-5], n)
+                if A[n]["synced"] != B[n]["synced"]: print("%s.synced: %r -> %r" % (name, A[n]["synced"], B[n]["synced"]))
+                for i, (x, y) in enumerate(zip(A[n]["answers"], B[n]["answers"])):
+                    fx, fy = dict(flat(reduce_(x["answer"], a, tol))), dict(flat(reduce_(y["answer"], a, tol)))
+                    for q in sorted(set(fx) | set(fy)):
+                        if (fx.get(q) or None) != (fy.get(q) or None): print("%s[%d]%s: %r -> %r" % (name, i, q, fx.get(q) or None, fy.get(q) or None))
+            elif lines: diff += 1; print("%s/%s  %s" % (os.path.basename(f)[:-5], n, defs.get(n, {}).get("about", ""))); print("\n".join(lines))
             else: same += 1
     print("%d same, %d different, %d not recorded by the other; of %d answers %d same" % (same, diff, len(missing), total, ok) + (": " + " ".join(missing) if missing else ""))
     return 1 if diff or missing else 0
@@ -545,6 +552,7 @@ def main():
     r.add_argument("--controller-class", default=CONTROLLER[0], help="spec.controller of the IngressClass named by --class"); r.add_argument("--configmap", default="ingress-nginx/ingress-nginx-controller"); r.add_argument("--webhook", default=""); r.add_argument("--settle", type=float, default=0.25)
     r.add_argument("--events", action="store_true"); r.add_argument("--quiet", action="store_true")
     c = sp.add_parser("compare"); c.add_argument("oracle"); c.add_argument("other"); c.add_argument("--bodies", action="store_true"); c.add_argument("--admission", action="store_true"); c.add_argument("--essential", action="store_true", help="only what a user would notice at once: no headers but redirects, cookies' names, CORS; which backend got which request line")
+    c.add_argument("--differences", action="store_true", help="one line for each field of each answer that differs: AREA/NAME[INDEX].FIELD: RECORDED -> OTHER")
     s = sp.add_parser("show"); s.add_argument("dir"); s.add_argument("name")
     for x in (r, c): x.add_argument("--scenarios", default=os.path.join(HERE, "scenarios")); x.add_argument("--only", default="")
     a = ap.parse_args()

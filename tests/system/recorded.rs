@@ -1,6 +1,11 @@
 //! What ingress-nginx answered, asked of Penstock: see `tests/ingress-nginx/README.md`.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    process::Command,
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
@@ -32,21 +37,39 @@ fn with_files_inside(kubeconfig: &Path) -> serde_json::Value {
     value
 }
 
-/// `area/name` of each scenario that differs on purpose, with the reason.
-fn deviations(folder: &Path) -> BTreeMap<String, String> {
-    let text = fs::read_to_string(folder.join("deviations.txt")).unwrap();
-    text.lines()
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .map(|line| {
-            let (name, reason) = line.split_once(' ').unwrap_or_else(|| panic!("no reason: {line}"));
-            (name.to_owned(), reason.trim().to_owned())
-        })
-        .collect()
+/// What differs on purpose, field by field (`area/name[index].field: theirs -> ours`), each with its reason.
+fn deviations() -> BTreeMap<String, String> {
+    let text = fs::read_to_string(folder().join("deviations.txt")).unwrap();
+    let mut reason = None;
+    let mut deviations = BTreeMap::new();
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        match line.strip_prefix("  ") {
+            None => reason = Some(line.to_owned()),
+            Some(deviation) => {
+                let reason = reason.clone().unwrap_or_else(|| panic!("no reason: {line}"));
+                assert!(deviations.insert(deviation.to_owned(), reason).is_none(), "twice: {line}");
+            }
+        }
+    }
+    deviations
+}
+
+fn folder() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ingress-nginx"))
+}
+
+#[test]
+fn the_documentation_gives_the_reason_of_every_difference_from_ingress_nginx() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/migrating-from-ingress-nginx.md");
+    let docs = fs::read_to_string(docs).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+    let reasons: BTreeSet<String> = deviations().into_values().collect();
+    let missing: Vec<_> = reasons.iter().filter(|reason| !docs.contains(reason.as_str())).collect();
+    assert!(!reasons.is_empty() && missing.is_empty(), "not in the documentation, word by word: {missing:#?}");
 }
 
 #[test]
 fn ingresses_made_for_ingress_nginx_are_answered_as_it_answered_them() {
-    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ingress-nginx"));
+    let folder = folder();
     let namespace = Netns::with("recorded", &["10.88.0.1/32", "10.88.0.2/32", "10.88.0.3/32", "10.88.0.9/32"]);
     let cluster = Cluster::start(ClusterOptions { netns: Some(namespace.name.clone()), ..ClusterOptions::default() });
     let kubeconfig = cluster.kubeconfig();
@@ -89,18 +112,19 @@ fn ingresses_made_for_ingress_nginx_are_answered_as_it_answered_them() {
         ours.to_str().unwrap(),
     ]);
     assert!(status.success(), "{told}\n{error}\n{}", penstock.log());
-    let (_, told, error) = replay(&["compare", folder.join("recorded").to_str().unwrap(), ours.to_str().unwrap(), "--essential"]);
+    let recorded = folder.join("recorded");
+    let (_, told, error) = replay(&["compare", recorded.to_str().unwrap(), ours.to_str().unwrap(), "--essential", "--differences"]);
     let summary = told.lines().last().unwrap_or_else(|| panic!("nothing compared: {error}"));
     println!("{summary}");
     assert!(summary.contains(" 0 not recorded"), "{told}");
 
-    // A scenario that differs begins a line; what differs in it is indented.
-    let differ =
-        told.lines().filter(|line| !line.starts_with(' ') && line.contains('/')).filter_map(|line| line.split_whitespace().next());
-    let differ: Vec<_> = differ.collect();
-    let deviations = deviations(folder);
-    let unlisted: Vec<_> = differ.iter().filter(|name| !deviations.contains_key(**name)).collect();
-    let alike: Vec<_> = deviations.keys().filter(|name| !differ.contains(&name.as_str())).collect();
-    assert!(unlisted.is_empty(), "{} scenarios differ that are not listed: {unlisted:?}\n{told}", unlisted.len());
-    assert!(alike.is_empty(), "listed as deviations, yet no different: {alike:?}");
+    let found: BTreeSet<&str> = told.lines().filter(|line| line.contains(" -> ")).collect();
+    let deviations = deviations();
+    let listed: BTreeSet<&str> = deviations.keys().map(String::as_str).collect();
+    let unlisted: Vec<_> = found.difference(&listed).collect();
+    let alike: Vec<_> = listed.difference(&found).collect();
+    assert!(
+        unlisted.is_empty() && alike.is_empty(),
+        "differs and is not listed: {unlisted:#?}\nlisted, and no different, or not in that way: {alike:#?}"
+    );
 }

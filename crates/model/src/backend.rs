@@ -21,6 +21,8 @@ pub struct BackendKey {
 pub enum Origin {
     /// The ready endpoints of a Service's port, as EndpointSlices tell them.
     Service(ServicePort),
+    /// A port of a Service that does not exist or may not be used. It has a share of the requests, which are answered 503, until it comes.
+    Missing(ServicePort),
     /// An address or DNS name outside the cluster; resolved and checked by the data plane.
     Address { host: Box<str>, port: u16 },
 }
@@ -96,7 +98,7 @@ impl Serialize for ServicePort {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Service(port) => port.fmt(f),
+            Self::Service(port) | Self::Missing(port) => port.fmt(f),
             Self::Address { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
             Self::Address { host, port } => write!(f, "{host}:{port}"),
         }

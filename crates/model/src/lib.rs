@@ -21,8 +21,8 @@ pub use certificate::{CertificateSource, Fingerprint, KeyPair};
 pub use host::{Host, HostPattern, HostTls, TlsVersion, WildcardDepth};
 pub use policy::{AddressRules, Forwarding, HeaderEdits, HttpsRedirect, HttpsRedirectWhen, Policies, Timeouts, WebSocketPolicy};
 pub use route::{
-    Action, Forward, HostRewrite, Match, ObjectRef, PathForm, PathMatch, PathRewrite, Redirect, RedirectTarget, Respond, Route,
-    ValueMatch, ValueMatchKind, WeightedBackend,
+    Action, Forward, HostRewrite, Match, Meant, ObjectRef, PathForm, PathMatch, PathRewrite, Redirect, RedirectTarget, Respond,
+    Route, ValueMatch, ValueMatchKind, WeightedBackend,
 };
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -40,4 +40,18 @@ pub struct Model {
     pub backends: BTreeMap<BackendKey, Arc<Backend>>,
     /// Answers a TLS handshake whose server name no host claims, and hosts whose own certificate cannot be had.
     pub default_certificate: CertificateSource,
+}
+
+impl Model {
+    /// Whether a host asks for a certificate for a name: the host of that name, or a wildcard over it. What the data plane serves decides by
+    /// its own table, which is made from the same hosts.
+    pub fn has_certificate(&self, name: &str) -> bool {
+        let asks = |pattern: &HostPattern| self.hosts.get(pattern).is_some_and(|host| host.tls.is_some());
+        let wildcard = |suffix: &str, depth| asks(&HostPattern::Wildcard { suffix: suffix.into(), depth });
+        let above = std::iter::successors(name.split_once('.'), |(_, suffix)| suffix.split_once('.'));
+        asks(&HostPattern::Exact(name.into()))
+            || above.enumerate().any(|(number, (_, suffix))| {
+                number == 0 && wildcard(suffix, WildcardDepth::One) || wildcard(suffix, WildcardDepth::Many)
+            })
+    }
 }

@@ -149,6 +149,53 @@ pub fn compile_path(pattern: &str, ignore_case: bool) -> Result<Pattern, Pattern
     compile(&from_start(parse(pattern, ignore_case)?))
 }
 
+/// The pattern that is held from the start of a path where nginx holds `^` and this text: `^` binds the first part of a bare `|` alone, and
+/// the others may begin anywhere. None: there is no bare `|`, and the text is that pattern itself.
+pub fn after_nginx_anchor(pattern: &str) -> Option<String> {
+    let parsed = ast::parse::ParserBuilder::new().nest_limit(MAX_PATTERN_DEPTH).build().parse(pattern).ok()?;
+    let ast::Ast::Alternation(parts) = &parsed else { return None };
+    let (first, rest) = parts.asts.split_first()?;
+    let first = pattern.get(..first.span().end.offset)?;
+    let rest = pattern.get(rest.first()?.span().start.offset..)?;
+    Some(format!("{first}|(?s:.*)(?:{rest})"))
+}
+
+/// What a path must begin with for a pattern to hold it, as far as that can be told from the text alone: all before the first character that
+/// has a meaning in patterns. Also good for texts that are no pattern.
+pub fn literal_start(pattern: &str) -> &str {
+    let (mut depth, mut escaped, mut in_class) = (0_usize, false, false);
+    let bare_bar = pattern.bytes().any(|byte| {
+        match byte {
+            _ if escaped => {
+                escaped = false;
+                return false;
+            }
+            b'\\' => escaped = true,
+            b']' => in_class = false,
+            _ if in_class => {}
+            b'[' => in_class = true,
+            b'(' => depth += 1,
+            b')' => depth = depth.saturating_sub(1),
+            b'|' => return depth == 0,
+            _ => {}
+        }
+        false
+    });
+    if bare_bar {
+        return "/";
+    }
+    let end = pattern.find(['^', '$', '[', ']', '(', ')', '{', '}', '*', '+', '?', '.', '|', '\\']).unwrap_or(pattern.len());
+    let (literal, rest) = pattern.split_at(end);
+    // A count concerns the last character before it, which may then be absent.
+    let optional = rest.starts_with(['*', '?', '{']);
+    let literal = if optional {
+        literal.char_indices().next_back().and_then(|(last, _)| literal.get(..last)).unwrap_or_default()
+    } else {
+        literal
+    };
+    if literal.is_empty() { "/" } else { literal }
+}
+
 /// A pattern for the value of a header or query parameter: the whole value has to match.
 pub fn compile_value(pattern: &str) -> Result<Pattern, PatternError> {
     let whole = Hir::concat(vec![Hir::look(Look::Start), parse(pattern, false)?, Hir::look(Look::End)]);
@@ -273,6 +320,45 @@ mod tests {
         assert!(compile_path("/foo", true).unwrap().is_match("/FOO"));
         assert!(!compile_path("/foo$", false).unwrap().is_match("/foo/"));
         assert!(compile_path("^/foo", false).unwrap().is_match("/foo"), "an anchor of the user's own does no harm");
+    }
+
+    #[test]
+    fn the_anchor_of_nginx_binds_the_first_part_of_a_bare_bar() {
+        for (text, paths) in
+            [("/static|\\.js$", &["/static/x", "/app/x.js", "/x\n.js"][..]), ("/one|/two|/three", &["/one", "/z/two", "/z/three"])]
+        {
+            let pattern = compile_path(&after_nginx_anchor(text).unwrap(), true).unwrap();
+            for path in paths {
+                assert!(pattern.is_match(path), "{text} {path}");
+            }
+            for path in ["/x/static", "/z/one", "/"] {
+                assert!(!pattern.is_match(path), "{text} {path}");
+            }
+        }
+        for text in ["/(a|b)", "/a", "/[|]", "/a(", r"/a\|b"] {
+            assert_eq!(after_nginx_anchor(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_literal_start_is_never_longer_than_what_the_pattern_holds() {
+        for (text, start) in [
+            ("/admin(?!/public).*", "/admin"),
+            ("/(?!public).*", "/"),
+            ("/admins?(?=x)", "/admin"),
+            ("/a*(", "/"),
+            ("/a{0,1}(?!b)", "/"),
+            ("/a|/b(?!c)", "/"),
+            ("/a[(]|/b(?!c)", "/"),
+            ("/a[|](?!c)", "/a"),
+            ("/a(b|c)(?!d)", "/a"),
+            (r"/a\.b(?!d)", "/a"),
+            ("/plain", "/plain"),
+            ("/é?(", "/"),
+            ("", "/"),
+        ] {
+            assert_eq!(literal_start(text), start, "{text}");
+        }
     }
 
     #[test]

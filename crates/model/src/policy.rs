@@ -36,7 +36,7 @@ pub struct HttpsRedirect {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum HttpsRedirectWhen {
-    /// Only if the host speaks TLS with a certificate asked for it.
+    /// Only if a host asks for a certificate for the name in the request: the host of that name, or a wildcard over it.
     HostHasTls,
     Always,
 }

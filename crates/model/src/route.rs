@@ -72,6 +72,19 @@ pub enum PathMatch {
     Prefix(Box<str>),
     /// From the start of the path, not to its end unless the pattern says so.
     Regex { pattern: Box<str>, ignore_case: bool },
+    /// A path for which a pattern was made: held as a regex is, but ranked among them by the length of the path as it was written.
+    ///
+    /// If it was not meant as a pattern, it leaves to routes of the form [`PathForm::Normalised`] what they would get if it were matched as
+    /// meant: the host-wide regex rule of ingress-nginx concerns the paths of its Ingresses, and takes no request from anybody else.
+    Location { pattern: Box<str>, ignore_case: bool, written: Box<str>, meant: Meant },
+}
+
+/// What the author of a path meant it to be.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Meant {
+    Regex,
+    Prefix,
+    Exact,
 }
 
 /// The forms in which a request's path can be looked at.

@@ -30,6 +30,8 @@ pub struct Request<'a> {
     pub upgrade: Option<&'a str>,
     /// The ports by which clients reach HTTP and HTTPS.
     pub ports: (u16, u16),
+    /// Whether a host asks for a certificate for its name.
+    pub has_certificate: bool,
 }
 
 /// No stage before the backends looks at fields of the head.
@@ -58,6 +60,7 @@ impl CompiledRoute {
             listener: Entrance { scheme, port: ports.of(scheme) },
             ports,
             request_id: "",
+            name_has_certificate: request.has_certificate,
             content_length: None,
             upgrade: request.upgrade,
         };

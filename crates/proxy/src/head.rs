@@ -26,6 +26,8 @@ pub(crate) struct RequestHead<'a, H> {
     /// The ports by which clients reach us.
     pub(crate) ports: PublicPorts,
     pub(crate) request_id: &'a str,
+    /// Whether a host asks for a certificate for the name in the request.
+    pub(crate) name_has_certificate: bool,
     /// The declared length of the body.
     pub(crate) content_length: Option<u64>,
     /// The protocol that an upgrade asks for.
@@ -161,6 +163,7 @@ pub(crate) mod sample {
                 listener: Entrance { scheme: self.scheme, port: self.ports.of(self.scheme) },
                 ports: self.ports,
                 request_id: "0123456789abcdef0123456789abcdef",
+                name_has_certificate: false,
                 content_length: None,
                 upgrade: None,
             })

@@ -9,7 +9,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use penstock_model::{Action, Forward, Forwarding, Host, HostRewrite, ObjectRef, Respond, Route};
+use penstock_model::{Action, Forward, Forwarding, HostRewrite, ObjectRef, Respond, Route};
 
 use crate::{
     engine::HeaderPlan,
@@ -25,7 +25,6 @@ pub struct CompiledRoute {
     /// The route of the model.
     pub route: Arc<Route>,
     name: Arc<RouteName>,
-    host_has_tls: bool,
     pub(crate) request_headers: HeaderPlan,
     pub(crate) response_headers: HeaderPlan,
     pub(crate) metrics: Arc<RouteMetrics>,
@@ -63,15 +62,14 @@ pub(crate) enum Decision<'r> {
     Forward(&'r CompiledForward),
 }
 
-/// Compiles a route of a host. Pure but for the registry, where the backends it names are made if they are new.
-pub fn compile(host: &Host, route: &Arc<Route>, registry: &Registry, metrics: &Metrics) -> CompiledRoute {
+/// Compiles a route. Pure but for the registry, where the backends it names are made if they are new.
+pub fn compile(route: &Arc<Route>, registry: &Registry, metrics: &Metrics) -> CompiledRoute {
     let action = match &route.action {
         Action::Forward(forward) => CompiledAction::Forward(CompiledForward::new(forward, route, registry)),
         Action::Redirect(redirect) => CompiledAction::Redirect(redirect.clone()),
         Action::Respond(respond) => CompiledAction::Respond(respond_answer(respond)),
     };
     CompiledRoute {
-        host_has_tls: host.tls.is_some(),
         request_headers: HeaderPlan::compile(&route.policies.request_headers),
         response_headers: HeaderPlan::compile(&route.policies.response_headers),
         metrics: metrics.route(&route.object, &route.rule),
@@ -112,7 +110,8 @@ impl CompiledForward {
         }
     }
 
-    /// The backend whose turn it is, in proportion to weight; another one if that has no endpoint. None: no backend has any.
+    /// The backend whose turn it is, in proportion to weight; another one if that has no endpoint now. None: no backend has any, or it is the
+    /// turn of one that does not exist, whose share is nobody else's (Gateway API, `HTTPRouteRule.backendRefs`).
     pub(crate) fn choose(&self) -> Option<&Arc<Backend>> {
         if let [(only, _)] = &*self.backends {
             return only.has_endpoints().then_some(only);
@@ -126,6 +125,9 @@ impl CompiledForward {
             here
         });
         let (before, from) = self.backends.split_at_checked(chosen?)?;
+        if from.first().is_some_and(|(chosen, _)| chosen.is_missing()) {
+            return None;
+        }
         from.iter().chain(before).map(|(backend, _)| backend).find(|backend| backend.has_endpoints())
     }
 }
@@ -170,7 +172,7 @@ impl CompiledRoute {
         if self.redirects_first() {
             return None;
         }
-        if let Some(answer) = policies.https_redirect.and_then(|rule| https_redirect::redirect(rule, self.host_has_tls, request)) {
+        if let Some(answer) = policies.https_redirect.and_then(|rule| https_redirect::redirect(rule, request)) {
             return Some(answer);
         }
         if let Some(answer) = addresses::refuse(&policies.addresses, request.client.address) {

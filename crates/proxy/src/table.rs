@@ -1,6 +1,6 @@
 //! The table as the workers hold it: the one place that names the routing crate's table.
 
-use penstock_model::Model;
+use penstock_model::{HostPattern, Model};
 use penstock_routing::{HostName, Outcome, Request, Table};
 
 use crate::{
@@ -16,7 +16,12 @@ pub(crate) struct Routes(Table<CompiledRoute>);
 impl Routes {
     /// Compiles a model, sharing with this table what did not change.
     pub(crate) fn update(&self, model: &Model, registry: &Registry, metrics: &Metrics) -> Self {
-        Self(self.0.update(model, &mut |host, route| compile(host, route, registry, metrics)))
+        Self(self.0.update(model, &mut |_, route| compile(route, registry, metrics)))
+    }
+
+    /// Whether a host of its own answers to a name.
+    pub(crate) fn is_claimed(&self, name: Option<&HostName<'_>>) -> bool {
+        self.0.host(name).is_some_and(|host| host.host().pattern != HostPattern::Any)
     }
 
     pub(crate) fn find(&self, name: Option<&HostName<'_>>, request: &impl Request) -> Outcome<'_, CompiledRoute> {

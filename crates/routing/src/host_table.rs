@@ -3,14 +3,16 @@
 //! Routes have one order that depends on no request, their *rank*: first those with an exact path, then regexes (the longest pattern text
 //! first, then the one whose first route stands first in the host), then prefixes (the longest first). Routes of the same path stand
 //! together: more conditions first (a method, then the number of headers, then of query parameters), then as in the host. So the match is
-//! the lowest rank among the routes whose path and conditions hold, and the two forms of a path are merged by rank.
+//! the lowest rank among the routes whose path and conditions hold, and the two forms of a path are merged by rank. Only paths that were made
+//! patterns without being meant as such may have to stand back ([`deference`](crate::deference)).
 
 use std::{cmp::Reverse, fmt, iter::Peekable, ptr, sync::Arc};
 
-use penstock_model::{Host, PathForm, PathMatch, Route, pattern::PathPatterns};
+use penstock_model::{Host, Meant, PathForm, PathMatch, Route, pattern::PathPatterns};
 
 use crate::{
-    Ambiguity, Request, Unmet, ambiguity,
+    Ambiguity, Request, Unmet, ambiguity, deference,
+    deference::Deferring,
     prefixes::{Prefixes, without_slash},
     request::{self, Conditions},
     reuse::Known,
@@ -28,6 +30,8 @@ pub struct HostTable<R> {
     regexes: Option<Arc<Regexes>>,
     prefixes: Prefixes,
     forms: Forms,
+    /// Some of its paths were made patterns that their authors did not mean as such.
+    defers: bool,
 }
 
 /// A route and what it was compiled to.
@@ -124,7 +128,9 @@ impl<R> HostTable<R> {
                     let place = paths.len() as u32;
                     match &route.matches.path {
                         PathMatch::Exact(path) => exact.push((path.as_bytes().into(), place)),
-                        PathMatch::Regex { pattern, ignore_case } => regexes.push((pattern.clone(), *ignore_case)),
+                        PathMatch::Regex { pattern, ignore_case } | PathMatch::Location { pattern, ignore_case, .. } => {
+                            regexes.push((pattern.clone(), *ignore_case));
+                        }
                         PathMatch::Prefix(path) => prefixes.push((without_slash(path).as_bytes(), place)),
                     }
                     paths.push(PathRoutes { first: rank, end: rank + 1, forms: form });
@@ -141,6 +147,7 @@ impl<R> HostTable<R> {
             regexes: Regexes::new(regexes, before.and_then(|before| before.regexes.as_ref())),
             prefixes: Prefixes::new(prefixes),
             forms,
+            defers: host.routes.iter().any(|route| deference::defers(route)),
         }
     }
 
@@ -223,11 +230,13 @@ impl<R> HostTable<R> {
                 })
             })
         };
-        Merge { first: walk(first).peekable(), second: walk(second).peekable() }.flat_map(move |(place, forms)| {
+        let by_rank = Merge { first: walk(first).peekable(), second: walk(second).peekable() }.flat_map(move |(place, forms)| {
             let range = self.paths.get(place as usize).map_or(0..0, |path| path.first as usize..path.end as usize);
             let routes = self.routes.get(range).unwrap_or_default();
             routes.iter().filter(move |route| Forms::one(route.route.matches.form).meets(forms))
-        })
+        });
+        let decoded = second.or(first).map_or(&b""[..], |(text, _)| text);
+        Deferring::new(by_rank, self.defers, decoded)
     }
 
     /// The places in `paths` of the paths that hold a text, ascending. Each kind is looked up when the one before it is through.
@@ -345,18 +354,22 @@ struct PathKey<'h> {
     length: Reverse<usize>,
     text: &'h str,
     ignore_case: bool,
+    meant: Meant,
 }
 
 impl<'h> PathKey<'h> {
     fn of(path: &'h PathMatch) -> Self {
         match path {
-            PathMatch::Exact(path) => Self { kind: 0, length: Reverse(0), text: path, ignore_case: false },
+            PathMatch::Exact(path) => Self { kind: 0, length: Reverse(0), text: path, ignore_case: false, meant: Meant::Exact },
             PathMatch::Regex { pattern, ignore_case } => {
-                Self { kind: 1, length: Reverse(pattern.len()), text: pattern, ignore_case: *ignore_case }
+                Self { kind: 1, length: Reverse(pattern.len()), text: pattern, ignore_case: *ignore_case, meant: Meant::Regex }
+            }
+            PathMatch::Location { pattern, ignore_case, written, meant } => {
+                Self { kind: 1, length: Reverse(written.len()), text: pattern, ignore_case: *ignore_case, meant: *meant }
             }
             PathMatch::Prefix(path) => {
                 let text = without_slash(path);
-                Self { kind: 2, length: Reverse(text.len()), text, ignore_case: false }
+                Self { kind: 2, length: Reverse(text.len()), text, ignore_case: false, meant: Meant::Prefix }
             }
         }
     }

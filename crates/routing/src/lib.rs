@@ -19,6 +19,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 mod ambiguity;
+mod deference;
 mod host_map;
 mod host_name;
 mod host_table;

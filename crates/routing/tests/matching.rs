@@ -5,7 +5,7 @@ mod support;
 
 use std::sync::Arc;
 
-use penstock_model::{Action, PathRewrite, Redirect, RedirectTarget, Respond, Route, ValueMatch, ValueMatchKind};
+use penstock_model::{Action, Meant, PathMatch, PathRewrite, Redirect, RedirectTarget, Respond, Route, ValueMatch, ValueMatchKind};
 use penstock_routing::{Ambiguity, HostName, Outcome, Reading, Table, Unmet};
 use support::*;
 
@@ -51,6 +51,37 @@ fn exact_goes_before_regex_and_regex_before_prefix() {
             route("exact", exact("/foo/bar")),
         ],
         &[("/foo/bar", "exact"), ("/foo/bar/", "long"), ("/foo", "short"), ("/foo/bar/long/prefix/x", "long"), ("/x", "no route")],
+    );
+}
+
+#[test]
+fn a_path_that_became_a_pattern_takes_nothing_from_a_proxyroute() {
+    let location = |path: &str, meant| PathMatch::Location { pattern: path.into(), ignore_case: true, written: path.into(), meant };
+    expect(
+        vec![
+            route("app", prefix("/app")),
+            route("below", prefix("/a/long")),
+            route("rest", prefix("/")),
+            nginx("rewrite", PathMatch::Regex { pattern: "/api(/|$)(.*)".into(), ignore_case: true }),
+            nginx("a", location("/a", Meant::Prefix)),
+            nginx("x", location("/x", Meant::Exact)),
+        ],
+        &[
+            ("/app/1", "app"),
+            ("/a/long/1", "below"),
+            ("/a", "a"),
+            ("/a/1", "a"),
+            // As a pattern `/a` holds them; as the prefix that it was meant to be it does not.
+            ("/abc", "rest"),
+            ("/A", "rest"),
+            ("/x", "x"),
+            ("/x/1", "rest"),
+            ("/api/1", "rewrite"),
+        ],
+    );
+    expect(
+        vec![nginx("a", location("/a", Meant::Prefix)), nginx("root", prefix("/")), route("other", prefix("/other"))],
+        &[("/abc", "a"), ("/A/1", "a"), ("/b", "root"), ("/other", "other")],
     );
 }
 

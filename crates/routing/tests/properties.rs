@@ -11,7 +11,7 @@ use std::{
 };
 
 use penstock_model::{
-    Action, CertificateSource, Forward, Host, HostPattern, HostTls, Model, PathForm, PathMatch, PathRewrite, Redirect,
+    Action, CertificateSource, Forward, Host, HostPattern, HostTls, Meant, Model, PathForm, PathMatch, PathRewrite, Redirect,
     RedirectTarget, Route, TlsVersion, ValueMatch, ValueMatchKind, WildcardDepth,
 };
 use penstock_routing::{HostName, Outcome, Table};
@@ -108,7 +108,40 @@ fn best(host: &Host, req: &Req, text: impl Fn(&Route) -> String) -> Option<usize
     let mut held: Vec<usize> =
         (0..host.routes.len()).filter(|place| path_holds(&host.routes[*place].matches.path, &text(&host.routes[*place]))).collect();
     held.sort_by(|a, b| precedence(host, *a, *b));
-    held.into_iter().find(|place| conditions_hold(&host.routes[*place], req))
+    let mut order = Vec::new();
+    while let Some(first) = held.first().copied() {
+        let next = if deferring(host, first) {
+            let native = held.iter().copied().find(|place| !deferring(host, *place));
+            native.filter(|native| has_precedence(host, *native, first, &text)).unwrap_or(first)
+        } else {
+            first
+        };
+        held.retain(|place| *place != next);
+        order.push(next);
+    }
+    order.into_iter().find(|place| conditions_hold(&host.routes[*place], req))
+}
+
+fn deferring(host: &Host, place: usize) -> bool {
+    matches!(&host.routes[place].matches.path, PathMatch::Location { meant, .. } if *meant != Meant::Regex)
+}
+
+/// Whether a route of the normalised form goes before a path that is a pattern by no wish of its own: it does if it would be the better
+/// one were that path what it was meant to be.
+fn has_precedence(host: &Host, native: usize, location: usize, text: &impl Fn(&Route) -> String) -> bool {
+    let (native, location) = (&host.routes[native], &host.routes[location]);
+    let PathMatch::Location { written, meant, .. } = &location.matches.path else { unreachable!() };
+    let as_meant = if *meant == Meant::Exact { exact(written) } else { prefix(written) };
+    if native.matches.form != PathForm::Normalised {
+        return false;
+    }
+    let length = |path: &str| path.strip_suffix('/').unwrap_or(path).len();
+    match &native.matches.path {
+        _ if !path_holds(&as_meant, &text(location)) => true,
+        _ if *meant == Meant::Exact => false,
+        PathMatch::Prefix(native) => length(native) > length(written),
+        _ => true,
+    }
 }
 
 fn path_holds(path: &PathMatch, text: &str) -> bool {
@@ -119,7 +152,7 @@ fn path_holds(path: &PathMatch, text: &str) -> bool {
             let text: Vec<&str> = text.split('/').collect();
             text.starts_with(&prefix)
         }
-        PathMatch::Regex { pattern, ignore_case } => {
+        PathMatch::Regex { pattern, ignore_case } | PathMatch::Location { pattern, ignore_case, .. } => {
             let pattern = regex::RegexBuilder::new(&format!("^(?:{pattern})")).case_insensitive(*ignore_case).build().unwrap();
             pattern.is_match(text)
         }
@@ -130,15 +163,28 @@ fn precedence(host: &Host, a: usize, b: usize) -> Ordering {
     let matches = |place: usize| &host.routes[place].matches;
     let kind = |place: usize| match matches(place).path {
         PathMatch::Exact(_) => 0,
-        PathMatch::Regex { .. } => 1,
+        PathMatch::Regex { .. } | PathMatch::Location { .. } => 1,
         PathMatch::Prefix(_) => 2,
     };
     let length = |place: usize| match &matches(place).path {
         PathMatch::Exact(_) => 0,
         PathMatch::Regex { pattern, .. } => pattern.len(),
+        PathMatch::Location { written, .. } => written.len(),
         PathMatch::Prefix(prefix) => prefix.strip_suffix('/').unwrap_or(prefix).len(),
     };
     let same_path = |a: usize, b: usize| match (&matches(a).path, &matches(b).path) {
+        (
+            PathMatch::Location { pattern: left, ignore_case: case, meant: Meant::Regex, .. },
+            PathMatch::Regex { pattern, ignore_case },
+        )
+        | (
+            PathMatch::Regex { pattern, ignore_case },
+            PathMatch::Location { pattern: left, ignore_case: case, meant: Meant::Regex, .. },
+        ) => left == pattern && case == ignore_case && length(a) == length(b),
+        (
+            PathMatch::Location { pattern: left, ignore_case: case, meant: meant_left, .. },
+            PathMatch::Location { pattern, ignore_case, meant, .. },
+        ) => left == pattern && case == ignore_case && length(a) == length(b) && meant_left == meant,
         (PathMatch::Prefix(a), PathMatch::Prefix(b)) => a.strip_suffix('/').unwrap_or(a) == b.strip_suffix('/').unwrap_or(b),
         (a, b) => a == b,
     };
@@ -231,6 +277,7 @@ fn nginx_form(path: &str) -> Option<String> {
 fn paths() -> impl Strategy<Value = PathMatch> {
     let literal =
         select(vec!["/", "/a", "/a/", "/a/b", "/a/b/", "/ab", "/a/b/c", "/b", "/a%2Fb", "/a//b", "/a/..", "/..", "/c-d", "/a-b"]);
+    let locations = (literal.clone(), select(vec![Meant::Regex, Meant::Prefix, Meant::Exact]), any::<bool>());
     let patterns = select(vec![
         "/a",
         "/A",
@@ -249,6 +296,10 @@ fn paths() -> impl Strategy<Value = PathMatch> {
         literal.clone().prop_map(exact),
         literal.prop_map(prefix),
         (patterns, any::<bool>()).prop_map(|(pattern, ignore_case)| PathMatch::Regex { pattern: pattern.into(), ignore_case }),
+        locations.prop_map(|(path, meant, short)| {
+            let pattern = if short { "/a" } else { path };
+            PathMatch::Location { pattern: pattern.into(), ignore_case: true, written: path.into(), meant }
+        }),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! From a reference to a Service to the identity of a backend, for Ingress and ProxyRoute alike.
 //!
-//! What is missing still yields a backend, one without endpoints: its requests are answered 503, and the route keeps its place until
-//! the Service comes.
+//! What is missing still yields a backend, one that never has endpoints: its share of the requests is answered 503, and the route keeps its
+//! place until the Service comes.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -77,7 +77,7 @@ pub(crate) fn of_service(
     let ServiceReference { namespace, name, port, field } = reference;
     let origin = ServicePort { namespace: (*namespace).into(), name: (*name).into(), port: port.as_str().into() };
     let dns_name = format!("{name}.{namespace}.svc");
-    let empty = |origin| spoken.key(Origin::Service(origin), &dns_name);
+    let empty = |origin| spoken.key(Origin::Missing(origin), &dns_name);
     let Some(service) = reading.service(namespace, name) else {
         let message = format!("Service {namespace}/{name} does not exist; requests are answered 503");
         reading.refused(field, Reason::BackendNotFound, message);
@@ -100,12 +100,12 @@ pub(crate) fn of_service(
             }
         };
     }
-    if find_port(service, port).is_some() {
-        reading.services.push((field.clone(), origin.clone()));
-    } else {
+    if find_port(service, port).is_none() {
         refuse_port(reading, reference);
+        return empty(origin);
     }
-    empty(origin)
+    reading.services.push((field.clone(), origin.clone()));
+    spoken.key(Origin::Service(origin), &dns_name)
 }
 
 fn refuse_port(reading: &mut Reading<'_>, reference: &ServiceReference<'_>) {

@@ -70,6 +70,8 @@ pub(crate) struct HostClaim {
     pub(crate) app_root: Option<RouteClaim>,
     /// Takes what no path of the host takes.
     pub(crate) fallback: Option<RouteClaim>,
+    /// The object has no rules: its fallback is that of all hosts that nobody claims.
+    pub(crate) rule_less: bool,
     /// ingress-nginx: answers like the fallback if this is the oldest Ingress of the host and nobody has one.
     pub(crate) implied_root: Option<Arc<Route>>,
     pub(crate) tls: Option<TlsClaim>,
@@ -93,6 +95,8 @@ pub(crate) struct NginxPath {
     pub(crate) regex: bool,
     /// `rewrite-target`
     pub(crate) target: Option<Box<str>>,
+    /// The path is a pattern that cannot be run, and guarded: what begins like this is answered 503.
+    pub(crate) closed: Option<Box<str>>,
 }
 
 /// How an object wants TLS spoken for a host.

@@ -7,17 +7,17 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend};
 use penstock_model::{
-    Action, Forward, HostPattern, Match, ObjectRef, PathForm, PathMatch, PathRewrite, Policies, Redirect, RedirectTarget, Respond,
-    Route, WeightedBackend, pattern,
+    Action, Forward, HostPattern, HostRewrite, Match, ObjectRef, PathForm, PathMatch, PathRewrite, Policies, Redirect,
+    RedirectTarget, Respond, Route, WeightedBackend, pattern,
 };
 
 use self::asked::Asked;
 use crate::{
     Id, Profile, Reason,
-    annotations::quoted,
+    annotations::{PATH_VARIABLES, VirtualHost, quoted},
     backends::{self, ServiceReference},
     claim::{HostClaim, NginxPath, ObjectClaims, Order, RouteClaim},
-    names, ownership,
+    locations, names, ownership,
     profile::Defaults,
     reading::Reading,
 };
@@ -47,6 +47,7 @@ pub(crate) fn read(mut reading: Reading<'_>, id: &Id, ingress: &Ingress) -> Obje
         object: id.object_ref(),
         namespace: &id.key.namespace,
         hosts: BTreeMap::new(),
+        rule_less: spec.rules.as_ref().is_none_or(Vec::is_empty),
     };
     if !reader.asked.refused {
         reader.spec(&spec);
@@ -72,6 +73,7 @@ struct Reader<'w, 'a> {
     object: ObjectRef,
     namespace: &'a str,
     hosts: BTreeMap<HostPattern, HostClaim>,
+    rule_less: bool,
 }
 
 /// The kinds of `pathType`.
@@ -80,6 +82,15 @@ enum PathType {
     Exact,
     Prefix,
     ImplementationSpecific,
+}
+
+/// Whether a path can be run as a pattern.
+enum Runnable {
+    Yes,
+    /// No, and the path is left out.
+    LeftOut,
+    /// No, and since its Ingress keeps clients out, all that begins so is closed.
+    Closed(Box<str>),
 }
 
 impl Reader<'_, '_> {
@@ -119,6 +130,7 @@ impl Reader<'_, '_> {
             routes: Vec::new(),
             app_root: None,
             fallback: None,
+            rule_less: self.rule_less,
             implied_root: None,
             tls: None,
         })
@@ -136,10 +148,22 @@ impl Reader<'_, '_> {
             self.native_path(&field, &name, &text, kind, forward)
         };
         let Some(claim) = claim else { return };
-        if self.reading.findings.len() == before {
-            self.reading.honoured(field);
-        }
+        self.served(&field, before);
         self.host(host).routes.push(claim);
+    }
+
+    /// Says of a field what became of it, unless something was said since there were so many findings.
+    fn served(&mut self, field: &str, findings: usize) {
+        if self.reading.findings.len() > findings {
+            return;
+        }
+        match &self.asked.closed_by {
+            None => self.reading.honoured(field),
+            Some(by) => {
+                let message = format!("requests are answered 503 because of {by}");
+                self.reading.ignored(field, Reason::NoEffect, message);
+            }
+        }
     }
 
     /// The path's text and type, if they go together.
@@ -171,7 +195,14 @@ impl Reader<'_, '_> {
         let target = self.asked.rewrite_target.clone();
         let groups = target.as_deref().is_some_and(has_groups);
         let path = if kind == PathType::ImplementationSpecific && (self.asked.use_regex || groups) {
-            self.check_regex(field, text, false)?;
+            match self.check_regex(field, text, false) {
+                Runnable::Yes => {}
+                Runnable::LeftOut => return None,
+                Runnable::Closed(start) => {
+                    let route = self.closed_route(name, locations::closed(&start, text, false));
+                    return Some(RouteClaim { field: field.into(), route: Arc::new(route), nginx: None });
+                }
+            }
             if let Some(replacement) = target {
                 forward.path = PathRewrite::Regex { pattern: text.into(), ignore_case: false, replacement };
             }
@@ -198,31 +229,54 @@ impl Reader<'_, '_> {
     fn nginx_path(&mut self, field: &str, name: &str, text: &str, kind: PathType, forward: Forward) -> Option<RouteClaim> {
         let exact = kind == PathType::Exact;
         let target = self.asked.rewrite_target.clone();
+        let mut closed = None;
         if self.asked.use_regex || target.as_deref().is_some_and(|target| target != text) {
-            self.check_regex(field, text, true)?;
+            closed = match self.check_regex(field, text, true) {
+                Runnable::Yes => None,
+                Runnable::LeftOut => return None,
+                Runnable::Closed(start) => Some(start),
+            };
         }
         let path = if exact { PathMatch::Exact(text.into()) } else { PathMatch::Prefix(text.into()) };
-        let route = self.route(name, path, self.action(forward));
-        let nginx = NginxPath { path: text.into(), exact, regex: self.asked.use_regex, target };
+        let (route, nginx) = if closed.is_some() {
+            (self.closed_route(name, path), NginxPath { path: text.into(), exact, regex: true, target: None, closed })
+        } else {
+            let nginx = NginxPath { path: text.into(), exact, regex: self.asked.use_regex, target, closed };
+            (self.route(name, path, self.action(forward)), nginx)
+        };
         Some(RouteClaim { field: field.into(), route: Arc::new(route), nginx: Some(nginx) })
     }
 
-    fn check_regex(&mut self, field: &str, text: &str, ignore_case: bool) -> Option<()> {
-        let result = pattern::compile_path(text, ignore_case).and_then(|_| pattern::compile_rewrite(text, ignore_case));
-        if let Err(error) = result {
-            self.reading.refused(
-                format!("{field}.path"),
-                Reason::InvalidValue,
-                format!("{}: {error}; the path is left out", quoted(text)),
-            );
-            return None;
-        }
-        Some(())
+    /// Whether a path can be run as a pattern; if not, its owner is told.
+    fn check_regex(&mut self, field: &str, text: &str, ignore_case: bool) -> Runnable {
+        let free = pattern::after_nginx_anchor(text).filter(|_| self.nginx);
+        let result = pattern::compile_path(free.as_deref().unwrap_or(text), ignore_case)
+            .and_then(|_| pattern::compile_rewrite(text, ignore_case));
+        let Err(error) = result else { return Runnable::Yes };
+        let start = self.asked.guards().then(|| pattern::literal_start(text));
+        let instead = match start {
+            Some(start) => format!(
+                "requests whose path begins with {} are answered 503, since the Ingress keeps clients out and no other path may let them \
+                 in",
+                quoted(start)
+            ),
+            None => "the path is left out".to_owned(),
+        };
+        let message = format!("{}: {error}; {instead}", quoted(text));
+        self.reading.refused(format!("{field}.path"), Reason::InvalidValue, message);
+        start.map_or(Runnable::LeftOut, |start| Runnable::Closed(start.into()))
+    }
+
+    /// A route that answers 503.
+    fn closed_route(&self, rule: &str, path: PathMatch) -> Route {
+        let mut route = self.route(rule, path, Action::Respond(Respond { code: CLOSED, body: None, content_type: None }));
+        route.policies = asked::closed(&route.policies, self.defaults);
+        route
     }
 
     /// Sends to the backend of a path. None: the path is to be left out.
     fn forward(&mut self, backend: &IngressBackend, field: &str) -> Option<Forward> {
-        let mut forward = Forward { backends: Vec::new(), path: self.defaults.path.clone(), host: self.asked.host.clone() };
+        let mut forward = Forward { backends: Vec::new(), path: self.defaults.path.clone(), host: HostRewrite::AsReceived };
         if let Some(service) = &backend.service {
             let port = service.port.as_ref();
             let number = port.and_then(|port| port.number).map(|number| number.to_string());
@@ -232,6 +286,7 @@ impl Reader<'_, '_> {
                 port: number.or_else(|| port.and_then(|port| port.name.clone())).unwrap_or_default(),
                 field: format!("{field}.backend.service"),
             };
+            forward.host = self.virtual_host(&reference);
             let spoken = &self.asked.spoken;
             let backend = backends::of_service(&mut self.reading, &reference, spoken, self.defaults.external_names_need_leave);
             forward.backends.push(WeightedBackend { backend, weight: 1 });
@@ -251,9 +306,26 @@ impl Reader<'_, '_> {
         (!skip).then_some(forward)
     }
 
+    /// The Host header for a path whose backend is this.
+    fn virtual_host(&self, to: &ServiceReference<'_>) -> HostRewrite {
+        let VirtualHost::Text(text) = &self.asked.host else { return HostRewrite::AsReceived };
+        let mut host = text.to_string();
+        for variable in PATH_VARIABLES {
+            let value = match variable {
+                "proxy_upstream_name" => format!("{}-{}-{}", to.namespace, to.name, to.port),
+                "service_name" => to.name.to_owned(),
+                "service_port" => to.port.clone(),
+                "ingress_name" => self.object.name.to_string(),
+                _ => to.namespace.to_owned(),
+            };
+            host = host.replace(&format!("${{{variable}}}"), &value).replace(&format!("${variable}"), &value);
+        }
+        HostRewrite::To(host.into())
+    }
+
     /// What is done with a request that would be forwarded so.
     fn action(&self, forward: Forward) -> Action {
-        if self.asked.answers_503 {
+        if self.asked.closed_by.is_some() {
             return Action::Respond(Respond { code: CLOSED, body: None, content_type: None });
         }
         match &self.asked.redirect {
@@ -281,18 +353,26 @@ impl Reader<'_, '_> {
         let field = "spec.defaultBackend";
         let findings = self.reading.findings.len();
         let Some(forward) = self.forward_default(backend) else { return };
-        if self.reading.findings.len() == findings {
-            self.reading.honoured(field);
+        let only_any = self.hosts.keys().all(|host| *host == HostPattern::Any);
+        if self.nginx && !alone && only_any {
+            let message = "a rule without host does not make this the backend of all hosts that nobody claims, in the ingress-nginx \
+                           profile: an Ingress without rules does";
+            self.reading.ignored(field, Reason::NoEffect, message);
         }
+        self.served(field, findings);
         // ingress-nginx applies redirects to the default backend of a host, and not to that of all others.
-        let action = if alone && self.nginx && !self.asked.answers_503 { Action::Forward(forward) } else { self.action(forward) };
+        let action =
+            if alone && self.nginx && self.asked.closed_by.is_none() { Action::Forward(forward) } else { self.action(forward) };
         let route = Arc::new(self.route("defaultBackend", PathMatch::Prefix("/".into()), action));
         let claim = RouteClaim { field: field.into(), route, nginx: None };
         if alone {
             self.host(&HostPattern::Any).fallback = Some(claim);
         } else {
-            for host in self.hosts.values_mut() {
-                host.fallback = Some(claim.clone());
+            for (pattern, host) in &mut self.hosts {
+                // The host of all others is nobody's to make: as in ingress-nginx, an Ingress without rules says what it falls back on.
+                if !self.nginx || *pattern != HostPattern::Any {
+                    host.fallback = Some(claim.clone());
+                }
             }
         }
     }
@@ -325,8 +405,8 @@ impl Reader<'_, '_> {
             }
         }
         if self.nginx {
-            let action = if self.asked.answers_503 || self.asked.redirect.is_some() {
-                self.action(Forward { backends: Vec::new(), path: PathRewrite::AsReceived, host: self.asked.host.clone() })
+            let action = if self.asked.closed_by.is_some() || self.asked.redirect.is_some() {
+                self.action(Forward { backends: Vec::new(), path: PathRewrite::AsReceived, host: HostRewrite::AsReceived })
             } else {
                 Action::Respond(Respond { code: 404, body: None, content_type: None })
             };
@@ -335,6 +415,28 @@ impl Reader<'_, '_> {
                 host.implied_root = (*pattern != HostPattern::Any).then(|| Arc::clone(&route));
             }
         }
+    }
+}
+
+/// Where the health checks of balancers come to ingress-nginx.
+pub(crate) const HEALTH: &str = "/healthz";
+
+/// The answer to health checks at the host of all others, which no Ingress takes from ingress-nginx that does not name the path. Where the
+/// host has no root, the data plane answers by itself.
+pub(crate) fn health(root: &ObjectRef) -> Route {
+    let answer = Respond { code: 200, body: Some("ok\n".into()), content_type: Some("text/plain; charset=utf-8".into()) };
+    Route {
+        object: root.clone(),
+        rule: "healthz".into(),
+        matches: Match {
+            path: PathMatch::Exact(HEALTH.into()),
+            form: PathForm::Decoded,
+            method: None,
+            headers: Vec::new(),
+            query: Vec::new(),
+        },
+        action: Action::Respond(answer),
+        policies: Policies { https_redirect: None, ..Profile::IngressNginx.defaults().policies() },
     }
 }
 

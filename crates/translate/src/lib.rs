@@ -13,6 +13,7 @@ mod claim;
 mod conditions;
 mod endpoints;
 mod ingress;
+mod locations;
 mod merge;
 mod names;
 mod ownership;
@@ -39,7 +40,7 @@ use std::{
     sync::Arc,
 };
 
-use penstock_model::{EndpointSet, Model, ServicePort};
+use penstock_model::{BackendKey, EndpointSet, HostPattern, Model, ObjectRef, ServicePort};
 
 /// What a World means.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +51,19 @@ pub struct Translation {
     pub endpoints: Arc<BTreeMap<ServicePort, Arc<EndpointSet>>>,
     /// The Secrets that a better translation would need; whoever keeps the World fetches them and translates again.
     pub wanted_secrets: Arc<BTreeSet<Key>>,
+    /// What differs from the translation that the same [`Translator`] gave before this one.
+    pub changes: Arc<Changes>,
+}
+
+/// What differs between a translation and the one before it: exactly what came, went, or is another now. In no particular order, nothing
+/// twice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    pub hosts: Vec<HostPattern>,
+    pub backends: Vec<BackendKey>,
+    pub default_certificate: bool,
+    pub endpoints: Vec<ServicePort>,
+    pub reports: Vec<ObjectRef>,
 }
 
 /// The definition: what `world` means under `settings`.

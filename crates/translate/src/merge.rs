@@ -8,12 +8,14 @@ use std::{
     sync::Arc,
 };
 
-use penstock_model::{Action, Host, HostPattern, HostTls, PathMatch, PathRewrite, Route, ValueMatch, pattern};
+use penstock_model::{Host, HostPattern, HostTls, PathMatch, Route, ValueMatch};
 
 use crate::{
     Finding, Id, Reason, Verdict,
+    annotations::quoted,
     claim::{HostClaim, NginxPath, Order, RouteClaim},
     ingress,
+    locations::{self, Location},
 };
 
 /// A host, and what its claimants must know.
@@ -23,34 +25,21 @@ pub(crate) struct Merged {
     pub(crate) conflicts: Vec<(Id, Finding)>,
 }
 
+pub(crate) type Claims = BTreeMap<Order, Arc<HostClaim>>;
+
 /// Settles all claims on a host.
-pub(crate) fn merge(pattern: &HostPattern, claims: &BTreeMap<Order, Arc<HostClaim>>, previous: Option<&Arc<Host>>) -> Merged {
+pub(crate) fn merge(pattern: &HostPattern, claims: &Claims, previous: Option<&Arc<Host>>) -> Merged {
     if claims.is_empty() {
         return Merged::default();
     }
-    let mut merging = Merging {
-        pattern,
-        regexes: claims.values().flat_map(|claim| &claim.routes).filter_map(|route| route.nginx.as_ref()).any(makes_regexes),
-        taken: HashMap::new(),
-        exact: Vec::new(),
-        routes: Vec::new(),
-        patterns: Vec::new(),
-        conflicts: Vec::new(),
-    };
-    let mut app_root = claims.iter().filter(|(_, claim)| claim.ingress_nginx && claim.app_root.is_some()).peekable();
-    for (order, claim) in claims {
-        if claim.ingress_nginx {
-            // That of ingress-nginx goes before every path of every Ingress of the host.
-            for (order, claim) in app_root.by_ref() {
-                merging.app_root(order, claim);
-            }
-        } else {
-            merging.app_root(order, claim);
-        }
-        for route in &claim.routes {
-            merging.path(order, claim, route);
-        }
+    let asked = claims.values().flat_map(|claim| &claim.routes).filter_map(|route| route.nginx.as_ref());
+    let regexes = asked.into_iter().any(locations::makes_regexes);
+    let mut merging = Merging::take_all(pattern, claims, regexes);
+    if regexes && !merging.patterns.iter().any(|(nginx, _)| locations::makes_regexes(nginx)) {
+        // Whoever asked for it lost its path, and has no say in what the others mean.
+        merging = Merging::take_all(pattern, claims, false);
     }
+    merging.tell_of_regexes(claims);
     merging.fallback(claims);
     let tls = merging.tls(claims);
     let implied = merging.slash_redirects(claims);
@@ -102,12 +91,41 @@ impl<'c> MatchKey<'c> {
             PathMatch::Exact(path) => KeyPath::Exact(path),
             PathMatch::Prefix(path) => KeyPath::Prefix(path.trim_end_matches('/')),
             PathMatch::Regex { pattern, ignore_case } => KeyPath::Regex(pattern, *ignore_case),
+            PathMatch::Location { written, ignore_case, .. } => KeyPath::Regex(written, *ignore_case),
         };
         Self { path, method: matches.method.as_deref(), headers: sorted(&matches.headers), query: sorted(&matches.query) }
     }
 }
 
 impl<'c> Merging<'c> {
+    /// Gives every path to the first that claims it.
+    fn take_all(pattern: &'c HostPattern, claims: &'c Claims, regexes: bool) -> Self {
+        let mut merging = Self {
+            pattern,
+            regexes,
+            taken: HashMap::new(),
+            exact: Vec::new(),
+            routes: Vec::new(),
+            patterns: Vec::new(),
+            conflicts: Vec::new(),
+        };
+        let mut app_root = claims.iter().filter(|(_, claim)| claim.ingress_nginx && claim.app_root.is_some()).peekable();
+        for (order, claim) in claims {
+            if claim.ingress_nginx {
+                // That of ingress-nginx goes before every path of every Ingress of the host.
+                for (order, claim) in app_root.by_ref() {
+                    merging.app_root(order, claim);
+                }
+            } else {
+                merging.app_root(order, claim);
+            }
+            for route in &claim.routes {
+                merging.path(order, claim, route);
+            }
+        }
+        merging
+    }
+
     fn app_root(&mut self, order: &'c Order, claim: &'c HostClaim) {
         let Some(app_root) = &claim.app_root else { return };
         if self.take(MatchKey::of(&app_root.route), order, claim, &app_root.field, "app-root") {
@@ -159,6 +177,34 @@ impl<'c> Merging<'c> {
         false
     }
 
+    /// Tells the owners of paths that are patterns because of somebody else's.
+    fn tell_of_regexes(&mut self, claims: &'c Claims) {
+        let cause = self.patterns.iter().find(|(nginx, _)| locations::makes_regexes(nginx)).map(|(_, route)| route.object.clone());
+        let Some(cause) = cause.filter(|_| self.regexes) else { return };
+        for (order, claim) in claims {
+            let Some(id) = &order.object else { continue };
+            for route in &claim.routes {
+                let Some(nginx) = &route.nginx else { continue };
+                if &*nginx.path == "/" || locations::makes_regexes(nginx) {
+                    continue;
+                }
+                let message = format!(
+                    "{cause} makes patterns of all Ingress paths of host {}: {} is held without regard to case, and holds whatever begins \
+                     like it",
+                    self.pattern,
+                    quoted(&nginx.path)
+                );
+                let finding = Finding {
+                    verdict: Verdict::Ignored,
+                    field: format!("{}.pathType", route.field),
+                    reason: Reason::NoEffect,
+                    message,
+                };
+                self.conflicts.push((id.clone(), finding));
+            }
+        }
+    }
+
     fn conflict(&mut self, order: &Order, field: &str, message: String) {
         if let Some(id) = &order.object {
             let finding = Finding { verdict: Verdict::Refused, field: field.to_owned(), reason: Reason::Conflict, message };
@@ -167,17 +213,21 @@ impl<'c> Merging<'c> {
     }
 
     /// What takes the requests that no path takes.
-    fn fallback(&mut self, claims: &'c BTreeMap<Order, Arc<HostClaim>>) {
+    fn fallback(&mut self, claims: &'c Claims) {
         let root = MatchKey::of_path(KeyPath::Prefix(""));
-        let taken = self.taken.get(&root).copied();
-        // Among the Ingresses of ingress-nginx only the one that made the host can say.
+        let mut winner = self.taken.get(&root).copied();
+        let any = *self.pattern == HostPattern::Any;
+        // Among the Ingresses of ingress-nginx only the one that made the host can say. That of all other hosts is there from the start.
         let first_nginx = claims.iter().find(|(_, claim)| claim.ingress_nginx);
-        let mut winner = taken;
-        for (order, claim) in claims {
+        let made_by = first_nginx.filter(|_| !any).map(|(order, claim)| (order, &**claim));
+        let mut asking: Vec<_> = claims.iter().filter(|(_, claim)| claim.fallback.is_some()).collect();
+        if any {
+            // All hosts belong to the default backend of an Ingress without rules before that of one with rules.
+            asking.sort_by_key(|(_, claim)| !claim.rule_less);
+        }
+        for (order, claim) in asking {
             let Some(fallback) = &claim.fallback else { continue };
-            let before = winner.or(first_nginx
-                .filter(|(first, _)| claim.ingress_nginx && *first != order)
-                .map(|(order, claim)| (order, &**claim)));
+            let before = winner.or(made_by.filter(|(first, _)| claim.ingress_nginx && *first != order));
             match before {
                 None => {
                     winner = Some((order, claim));
@@ -186,14 +236,29 @@ impl<'c> Merging<'c> {
                 // A path `/` of its own leaves nothing to fall back from.
                 Some((first, _)) if first == order => {}
                 Some((first, holder)) => {
-                    let message = format!(
-                        "the requests to host {} that no path takes belong to {}; this backend is not used there",
-                        self.pattern,
+                    let why = if any && holder.rule_less && !claim.rule_less {
+                        format!("{}, which has no rules", holder.object)
+                    } else if first > order {
+                        format!("{}, whose path / takes them", holder.object)
+                    } else {
                         describe(order, first, holder)
+                    };
+                    let message = format!(
+                        "the requests to host {} that no path takes belong to {why}; this backend is not used there",
+                        self.pattern
                     );
                     self.conflict(order, &fallback.field, message);
                 }
             }
+        }
+        let health = || [KeyPath::Exact(ingress::HEALTH), KeyPath::Prefix(ingress::HEALTH)].map(MatchKey::of_path);
+        if any
+            && !self.regexes
+            && let Some((_, holder)) = winner
+            && holder.ingress_nginx
+            && health().iter().all(|key| !self.taken.contains_key(key))
+        {
+            self.routes.push(Arc::new(ingress::health(&holder.object)));
         }
         if winner.is_none()
             && let Some(root) = first_nginx.and_then(|(_, claim)| claim.implied_root.as_ref())
@@ -202,7 +267,7 @@ impl<'c> Merging<'c> {
         }
     }
 
-    fn tls(&mut self, claims: &'c BTreeMap<Order, Arc<HostClaim>>) -> Option<HostTls> {
+    fn tls(&mut self, claims: &'c Claims) -> Option<HostTls> {
         let mut asking = claims.iter().filter_map(|(order, claim)| Some((order, claim, claim.tls.as_ref()?)));
         let (first, winner, settled) = asking.next()?;
         for (order, _, other) in asking {
@@ -219,7 +284,7 @@ impl<'c> Merging<'c> {
     }
 
     /// nginx sends `/foo` to `/foo/` where only the latter is there.
-    fn slash_redirects(&self, claims: &'c BTreeMap<Order, Arc<HostClaim>>) -> Vec<Arc<Route>> {
+    fn slash_redirects(&self, claims: &'c Claims) -> Vec<Arc<Route>> {
         if self.regexes {
             return Vec::new();
         }
@@ -250,12 +315,13 @@ impl<'c> Merging<'c> {
 
     fn finish(self, tls: Option<HostTls>, implied: Vec<Arc<Route>>, previous: Option<&Arc<Host>>) -> Merged {
         let mut routes = self.routes;
-        let mut patterns: Vec<(String, Arc<Route>)> = Vec::new();
+        let mut locations: Vec<Location> = Vec::new();
         for (nginx, route) in &self.patterns {
-            as_patterns(nginx, route, &self.exact, &mut patterns);
+            locations::make(nginx, route, &self.exact, &mut locations);
         }
-        patterns.sort_by(|(left, _), (right, _)| right.len().cmp(&left.len()).then_with(|| right.cmp(left)));
-        routes.extend(patterns.into_iter().map(|(_, route)| route));
+        locations
+            .sort_by(|left, right| right.written.len().cmp(&left.written.len()).then_with(|| right.written.cmp(&left.written)));
+        routes.extend(locations.into_iter().map(|location| Arc::new(location.route)));
         routes.extend(implied);
         if let Some(previous) = previous {
             share(&mut routes, &previous.routes);
@@ -276,48 +342,6 @@ fn describe(loser: &Order, first: &Order, winner: &HostClaim) -> String {
         Ordering::Greater => "whose app-root goes before every path",
     };
     format!("{}, {why}", winner.object)
-}
-
-/// Whether a path makes regular expressions of all paths of its host. A Prefix path without regex is split into `/foo/` and `/foo`, of
-/// which one always differs from the target.
-fn makes_regexes(nginx: &NginxPath) -> bool {
-    let splits = !nginx.exact && !nginx.path.ends_with('/');
-    nginx.regex || nginx.target.as_ref().is_some_and(|target| *target != nginx.path || splits)
-}
-
-/// A path as the patterns that ingress-nginx makes of it, each with its text.
-fn as_patterns(nginx: &NginxPath, route: &Arc<Route>, exact: &[&str], patterns: &mut Vec<(String, Arc<Route>)>) {
-    let rewrites = nginx.target.as_ref().is_some_and(|target| *target != nginx.path);
-    let split = !nginx.exact && !nginx.regex && !rewrites && !nginx.path.ends_with('/');
-    if split {
-        push_pattern(nginx, route, format!("{}/", nginx.path), patterns);
-        if exact.contains(&&*nginx.path) {
-            return;
-        }
-    }
-    push_pattern(nginx, route, nginx.path.to_string(), patterns);
-}
-
-fn push_pattern(nginx: &NginxPath, route: &Arc<Route>, path: String, patterns: &mut Vec<(String, Arc<Route>)>) {
-    let mut made = Route::clone(route);
-    made.matches.path = if path == "/" {
-        // The pattern `/` holds every path, as the prefix does; as a prefix it leaves those of ProxyRoutes their place.
-        PathMatch::Prefix("/".into())
-    } else {
-        PathMatch::Regex { pattern: compilable(&path).into(), ignore_case: true }
-    };
-    if let (Action::Forward(forward), Some(target)) = (&mut made.action, &nginx.target)
-        && **target != *path
-    {
-        forward.path = PathRewrite::Regex { pattern: compilable(&path).into(), ignore_case: true, replacement: target.clone() };
-    }
-    patterns.push((path, Arc::new(made)));
-}
-
-/// A path that nobody meant as a pattern need not be one: then it stands for itself.
-fn compilable(path: &str) -> String {
-    let plain = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte));
-    if plain || pattern::compile_path(path, true).is_ok() { path.to_owned() } else { regex::escape(path) }
 }
 
 /// Puts the `Arc` of an equal route of before in the place of each route that has one.

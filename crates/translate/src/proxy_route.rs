@@ -37,6 +37,9 @@ pub(crate) fn read(mut reading: Reading<'_>, id: &Id, object: &ProxyRoute) -> Ob
     if !ownership::of_proxy_route(&mut reading, &id.key.namespace, spec.ingress_class_name.as_deref()) {
         return ObjectClaims { dependencies: reading.dependencies, ..ObjectClaims::default() };
     }
+    if spec.ingress_class_name.is_some() {
+        reading.honoured("spec.ingressClassName");
+    }
     for name in object.metadata.annotations.iter().flat_map(BTreeMap::keys) {
         if name.starts_with(NATIVE_PREFIX) || name.starts_with(NGINX_PREFIX) {
             let message = "a ProxyRoute takes no annotations: it has fields; this one is without effect";
@@ -54,7 +57,9 @@ pub(crate) fn read(mut reading: Reading<'_>, id: &Id, object: &ProxyRoute) -> Ob
     } else {
         let object = id.object_ref();
         for (place, rule) in spec.rules.iter().enumerate() {
-            routes.extend(rule::read(&mut reading, &object, place, rule, redirect));
+            let earlier = spec.rules.iter().take(place);
+            let namesake = earlier.into_iter().position(|earlier| rule.name.is_some() && earlier.name == rule.name);
+            routes.extend(rule::read(&mut reading, &object, place, rule, namesake, redirect));
         }
     }
     let claims = hosts.into_iter().map(|(pattern, field)| {
@@ -67,6 +72,7 @@ pub(crate) fn read(mut reading: Reading<'_>, id: &Id, object: &ProxyRoute) -> Ob
                 .collect(),
             app_root: None,
             fallback: None,
+            rule_less: false,
             implied_root: None,
             tls: tls.as_ref().map(|tls| tls.claim(&mut reading, &pattern, &field)),
         };
@@ -105,6 +111,7 @@ fn hosts(reading: &mut Reading<'_>, hosts: &[String]) -> BTreeMap<HostPattern, S
         match names::host_pattern(host) {
             Some(pattern) => match patterns.entry(pattern) {
                 Entry::Vacant(entry) => {
+                    reading.honoured(&*field);
                     entry.insert(field);
                 }
                 Entry::Occupied(first) => {
@@ -160,11 +167,20 @@ fn tls(reading: &mut Reading<'_>, namespace: &str, tls: Option<&RouteTls>) -> (O
             }
         }
     }
+    if self_signed && tls.secret_name.is_none() {
+        reading.honoured("spec.tls.selfSigned");
+    }
+    if tls.min_version.is_some() {
+        reading.honoured("spec.tls.minVersion");
+    }
     let wants_redirect = tls.redirect.unwrap_or_default();
     if wants_redirect && tls.secret_name.is_none() && !self_signed {
         let message = "tls.redirect needs tls.secretName or tls.selfSigned; nothing is redirected";
         reading.refused("spec.tls.redirect", Reason::InvalidValue, message);
         return (Some(made), None);
+    }
+    if tls.redirect.is_some() {
+        reading.honoured("spec.tls.redirect");
     }
     (Some(made), wants_redirect.then(|| NATIVE.https_redirect(HttpsRedirectWhen::Always)))
 }

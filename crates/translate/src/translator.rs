@@ -15,7 +15,7 @@ use penstock_model::{
 };
 
 use crate::{
-    Finding, Id, Key, Kind, ObjectReport, Reason, Report, Settings, Translation, Verdict, World,
+    Changes, Finding, Id, Key, Kind, ObjectReport, Reason, Report, Settings, Translation, Verdict, World,
     claim::{HostClaim, ObjectClaims, Order},
     endpoints, ingress,
     merge::{common_ends, merge},
@@ -48,7 +48,7 @@ pub struct Translator {
     model: Versions<Model>,
     report: Versions<Report>,
     endpoints: Versions<Endpoints>,
-    wanted: Arc<BTreeSet<Key>>,
+    wanted: Versions<BTreeSet<Key>>,
 }
 
 #[derive(Default)]
@@ -95,6 +95,19 @@ impl Editable for Endpoints {
     }
 }
 
+impl Editable for BTreeSet<Key> {
+    /// The Secret, and whether it is wanted.
+    type Edit = (Key, bool);
+
+    fn edit(&mut self, (key, wanted): &Self::Edit) {
+        if *wanted {
+            self.insert(key.clone());
+        } else {
+            self.remove(key);
+        }
+    }
+}
+
 fn put<K: Ord + Clone, V>(map: &mut BTreeMap<K, Arc<V>>, key: &K, value: Option<&Arc<V>>) {
     match value {
         Some(value) => map.insert(key.clone(), Arc::clone(value)),
@@ -113,8 +126,22 @@ struct Work {
     backends: BTreeSet<BackendKey>,
     ports: BTreeSet<ServicePort>,
     default_certificate: bool,
-    secrets: bool,
+    /// Secrets that were first or last named.
+    secrets: BTreeSet<Key>,
     model: Vec<ModelEdit>,
+    changes: Changes,
+}
+
+impl Changes {
+    fn note_model(&mut self, edits: &[ModelEdit]) {
+        for edit in edits {
+            match edit {
+                ModelEdit::Host(pattern, _) => self.hosts.push(pattern.clone()),
+                ModelEdit::Backend(key, _) => self.backends.push(key.clone()),
+                ModelEdit::DefaultCertificate(_) => self.default_certificate = true,
+            }
+        }
+    }
 }
 
 impl fmt::Debug for Translator {
@@ -145,13 +172,14 @@ impl Translator {
             model: Versions::default(),
             report: Versions::default(),
             endpoints: Versions::default(),
-            wanted: Arc::default(),
+            wanted: Versions::default(),
         }
     }
 
     /// Reads everything anew. What comes out equal to what was there keeps its `Arc`.
     pub fn rebuild(&mut self, world: &World) -> Translation {
-        let mut work = Work { default_certificate: true, secrets: true, ..Work::default() };
+        let mut work = Work { default_certificate: true, ..Work::default() };
+        work.secrets.extend(self.settings.default_certificate.clone());
         work.objects.extend(self.objects.keys().cloned());
         work.objects.extend(world.ingresses.keys().map(|key| Id { kind: Kind::Ingress, key: key.clone() }));
         work.objects.extend(world.proxy_routes.keys().map(|key| Id { kind: Kind::ProxyRoute, key: key.clone() }));
@@ -202,21 +230,20 @@ impl Translator {
             self.default_certificate(world, &mut work);
         }
         self.settle_backends(&mut work);
-        self.model.advance(std::mem::take(&mut work.model));
+        let model = std::mem::take(&mut work.model);
+        work.changes.note_model(&model);
+        self.model.advance(model);
         self.settle_endpoints(world, &mut work);
-        let reports = work.reports.iter().filter_map(|id| self.settle_report(id)).collect();
+        let reports: Vec<_> = work.reports.iter().filter_map(|id| self.settle_report(id)).collect();
+        work.changes.reports.extend(reports.iter().map(|(object, _)| object.clone()));
         self.report.advance(reports);
-        if work.secrets {
-            let wanted: BTreeSet<Key> = self.secret_uses.keys().cloned().chain(self.settings.default_certificate.clone()).collect();
-            if *self.wanted != wanted {
-                self.wanted = Arc::new(wanted);
-            }
-        }
+        self.settle_secrets(&work);
         Translation {
+            changes: Arc::new(work.changes),
             model: Arc::clone(self.model.now()),
             report: Arc::clone(self.report.now()),
             endpoints: Arc::clone(self.endpoints.now()),
-            wanted_secrets: Arc::clone(&self.wanted),
+            wanted_secrets: Arc::clone(self.wanted.now()),
         }
     }
 
@@ -231,7 +258,10 @@ impl Translator {
         let there = claims.is_some();
         let before = self.objects.remove(id).unwrap_or_default();
         let mut now = claims.unwrap_or_default();
-        if before != now {
+        if before == now {
+            // With it its claims stay shared with those that hosts hold.
+            now = before;
+        } else {
             self.note_dependencies(id, &before, &now);
             self.note_services(id, &before, &now);
             self.note_secrets(&before, &now, work);
@@ -273,15 +303,15 @@ impl Translator {
 
     fn note_secrets(&mut self, before: &ObjectClaims, now: &ObjectClaims, work: &mut Work) {
         for gone in before.secrets.difference(&now.secrets) {
-            work.secrets |= count_down(&mut self.secret_uses, gone);
+            count_down(&mut self.secret_uses, gone);
+            work.secrets.insert(gone.clone());
             if !self.secret_uses.contains_key(gone) {
                 self.certificates.remove(gone);
             }
         }
         for new in now.secrets.difference(&before.secrets) {
-            let uses = self.secret_uses.entry(new.clone()).or_default();
-            *uses += 1;
-            work.secrets |= *uses == 1;
+            *self.secret_uses.entry(new.clone()).or_default() += 1;
+            work.secrets.insert(new.clone());
         }
     }
 
@@ -410,7 +440,17 @@ impl Translator {
             }
             edits.push((port.clone(), now.map(Arc::new)));
         }
+        work.changes.endpoints.extend(edits.iter().map(|(port, _)| port.clone()));
         self.endpoints.advance(edits);
+    }
+
+    fn settle_secrets(&mut self, work: &Work) {
+        let edits = work.secrets.iter().filter_map(|key| {
+            let wanted = self.secret_uses.contains_key(key) || self.settings.default_certificate.as_ref() == Some(key);
+            (self.wanted.now().contains(key) != wanted).then(|| (key.clone(), wanted))
+        });
+        let edits = edits.collect();
+        self.wanted.advance(edits);
     }
 
     /// Writes the report of one object again.
@@ -469,6 +509,7 @@ impl Translator {
             let object = id.object_ref();
             let now = (!report.findings.is_empty()).then_some(report);
             if self.report.now().objects.get(&object).map(|report| &**report) != now.as_ref() {
+                work.changes.reports.push(object.clone());
                 self.report.advance(vec![(object, now.map(Arc::new))]);
             }
         }
@@ -493,13 +534,10 @@ fn backends(route: &Route) -> impl Iterator<Item = &BackendKey> {
     forward.into_iter().flat_map(|forward| &forward.backends).map(|weighted| &weighted.backend)
 }
 
-/// Whether that was the last.
-fn count_down<K: Eq + std::hash::Hash>(uses: &mut HashMap<K, usize>, key: &K) -> bool {
-    let Some(count) = uses.get_mut(key) else { return false };
+fn count_down<K: Eq + std::hash::Hash>(uses: &mut HashMap<K, usize>, key: &K) {
+    let Some(count) = uses.get_mut(key) else { return };
     *count -= 1;
-    let last = *count == 0;
-    if last {
+    if *count == 0 {
         uses.remove(key);
     }
-    last
 }

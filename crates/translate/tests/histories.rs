@@ -291,6 +291,27 @@ fn assert_follows(before: &Translation, now: &Translation) {
     assert_eq!(Arc::ptr_eq(&before.wanted_secrets, &now.wanted_secrets), before.wanted_secrets == now.wanted_secrets);
 }
 
+/// What is said to have changed is what did.
+fn assert_changes(before: &Translation, now: &Translation) {
+    fn differing<K: Ord + Clone, V: PartialEq>(before: &BTreeMap<K, Arc<V>>, now: &BTreeMap<K, Arc<V>>) -> Vec<K> {
+        let mut keys: Vec<K> = before.keys().chain(now.keys()).filter(|key| before.get(*key) != now.get(*key)).cloned().collect();
+        keys.sort();
+        keys.dedup();
+        keys
+    }
+    fn sorted<K: Ord + Clone>(keys: &[K]) -> Vec<K> {
+        let mut keys = keys.to_vec();
+        keys.sort();
+        keys
+    }
+    let changes = &now.changes;
+    assert_eq!(sorted(&changes.hosts), differing(&before.model.hosts, &now.model.hosts));
+    assert_eq!(sorted(&changes.backends), differing(&before.model.backends, &now.model.backends));
+    assert_eq!(changes.default_certificate, before.model.default_certificate != now.model.default_certificate);
+    assert_eq!(sorted(&changes.endpoints), differing(&before.endpoints, &now.endpoints));
+    assert_eq!(sorted(&changes.reports), differing(&before.report.objects, &now.report.objects));
+}
+
 fn assert_same(found: &Translation, expected: &Translation) {
     assert_eq!(found.model, expected.model);
     assert_eq!(found.report, expected.report);
@@ -299,7 +320,7 @@ fn assert_same(found: &Translation, expected: &Translation) {
     // The endpoints are those of the backends, and the backends those of the routes.
     let named = expected.model.backends.keys().filter_map(|key| match &key.origin {
         penstock_model::Origin::Service(port) => Some(port),
-        penstock_model::Origin::Address { .. } => None,
+        penstock_model::Origin::Address { .. } | penstock_model::Origin::Missing(_) => None,
     });
     let named: std::collections::BTreeSet<_> = named.collect();
     assert_eq!(expected.endpoints.keys().collect::<std::collections::BTreeSet<_>>(), named);
@@ -319,6 +340,7 @@ proptest! {
             let now = translator.apply(&world, &changes);
             assert_same(&now, &translate(&world, &settings));
             assert_follows(&last, &now);
+            assert_changes(&last, &now);
             if hold {
                 held.push((last.clone(), serde_json::to_string(&last.model).unwrap()));
             }

@@ -33,6 +33,10 @@ const LONGEST_REQUEST_ID: usize = 128;
 /// What ingress-nginx says to clients on TLS by default.
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000; includeSubDomains");
 
+/// What the health checks of balancers ask of an address, whatever its hosts: ingress-nginx answers there, and charts name it. Unless an
+/// object claims it for all hosts, the answer is that we are there. For more there is the admin port.
+const HEALTH: &[u8] = b"/healthz";
+
 /// What the stages before the backends came to.
 struct Plan {
     route: Arc<CompiledRoute>,
@@ -193,7 +197,9 @@ fn plan(
 ) -> Result<Plan, (Answer, Option<Arc<CompiledRoute>>)> {
     let shared = &client.worker.shared;
     let name = intake.host.as_ref();
-    if client.listener == Listener::Https && shared.tls.misdirected(client.sni.as_deref(), name.map(HostName::as_str)) {
+    let host_name = name.map(HostName::as_str);
+    let http2 = head.version == Version::HTTP_2;
+    if client.listener == Listener::Https && shared.tls.misdirected(client.sni.as_deref(), host_name, http2) {
         return Err((Answer::page(421, "This connection was made for another host."), None));
     }
     let ports = shared.ports();
@@ -208,6 +214,7 @@ fn plan(
         listener: client.entrance(ports),
         ports,
         request_id,
+        name_has_certificate: host_name.is_some_and(|name| shared.tls.has_certificate(name)),
         content_length: intake.content_length,
         upgrade: intake.upgrade.as_ref().map(Upgrade::protocols),
     };
@@ -215,6 +222,9 @@ fn plan(
         let table = shared.table.load();
         match table.find(name, &request) {
             Outcome::Matched(route) => route.clone(),
+            Outcome::NoHost | Outcome::NoRoute if !table.is_claimed(name) && intake.path.raw() == HEALTH => {
+                return Err((Answer::text(200, "ok\n"), None));
+            }
             Outcome::NoHost => return Err((Answer::page(404, "No route is set up for this host."), None)),
             Outcome::NoRoute => return Err((Answer::page(404, "No route of this host takes this request."), None)),
             Outcome::Ambiguous(_) => {

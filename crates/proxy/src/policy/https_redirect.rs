@@ -14,11 +14,10 @@ use crate::{
 /// Below it an ACME server looks for answers, over plain HTTP (RFC 8555 §8.3).
 const ACME: &[u8] = b"/.well-known/acme-challenge/";
 
-/// `host_has_tls`: whether the host of the route asks for a certificate.
-pub(crate) fn redirect<H: Headers>(rule: HttpsRedirect, host_has_tls: bool, request: &RequestHead<'_, H>) -> Option<Answer> {
+pub(crate) fn redirect<H: Headers>(rule: HttpsRedirect, request: &RequestHead<'_, H>) -> Option<Answer> {
     let wanted = match rule.when {
         HttpsRedirectWhen::Always => true,
-        HttpsRedirectWhen::HostHasTls => host_has_tls,
+        HttpsRedirectWhen::HostHasTls => request.name_has_certificate,
     };
     if !wanted || request.client.scheme == Scheme::Https || request.path.normalised().starts_with(ACME) {
         return None;
@@ -45,8 +44,9 @@ mod tests {
     const RULE: HttpsRedirect =
         HttpsRedirect { code: 308, when: HttpsRedirectWhen::HostHasTls, cut_trailing_slash: false, after_redirects: false };
 
-    fn location(rule: HttpsRedirect, host_has_tls: bool, sample: &Sample) -> Option<String> {
-        sample.with(|request| redirect(rule, host_has_tls, request)).and_then(|answer| answer.location)
+    fn location(rule: HttpsRedirect, name_has_certificate: bool, sample: &Sample) -> Option<String> {
+        let answer = sample.with(|request| redirect(rule, &RequestHead { name_has_certificate, ..*request }));
+        answer.and_then(|answer| answer.location)
     }
 
     #[test]

@@ -39,6 +39,14 @@ impl Answer {
         Self { status, location: None, content: Content::Page { hint: None } }
     }
 
+    pub(crate) fn text(status: u16, body: &'static str) -> Self {
+        Self {
+            status,
+            location: None,
+            content: Content::Text { content_type: "text/plain; charset=utf-8".into(), body: body.into() },
+        }
+    }
+
     pub(crate) fn redirect(status: u16, location: String) -> Self {
         Self { status, location: Some(location), content: Content::Page { hint: None } }
     }

@@ -28,7 +28,7 @@ impl Rewrite {
             PathRewrite::Prefix(replacement) => {
                 let matched = match &matches.path {
                     PathMatch::Prefix(path) | PathMatch::Exact(path) => path.clone(),
-                    PathMatch::Regex { .. } => "/".into(),
+                    PathMatch::Regex { .. } | PathMatch::Location { .. } => "/".into(),
                 };
                 Self::Prefix { matched, replacement: replacement.clone() }
             }

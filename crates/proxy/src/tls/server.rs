@@ -112,9 +112,13 @@ impl ServerTls {
     }
 
     /// Whether a request for `host` (without port) must be answered 421 on a connection that was made for `sni` (RFC 9110
-    /// §15.5.20). A client that sent no name (it asked for an address, or is old) can do no better the next time; it is only kept
-    /// from hosts that want a higher version than was asked of it.
-    pub fn misdirected(&self, sni: Option<&str>, host: Option<&str>) -> bool {
+    /// §15.5.20).
+    ///
+    /// Over HTTP/2 a client may use a connection for whatever its certificate seems good for, and takes 421 for the hint to open another one
+    /// (RFC 9113 §9.1.1): told wherever another certificate or version holds. Over HTTP/1.1 one connection carries what its client meant
+    /// for it (a health check by address, a client behind another proxy), and so does one without a name: they are only kept from hosts that
+    /// want a higher version than was asked of them.
+    pub fn misdirected(&self, sni: Option<&str>, host: Option<&str>, http2: bool) -> bool {
         if let (Some(sni), Some(host)) = (sni, host)
             && sni.eq_ignore_ascii_case(host)
         {
@@ -123,9 +127,14 @@ impl ServerTls {
         let table = self.table.0.load();
         let (connection, request) = (table.policy_of(sni), table.policy_of(host));
         match sni {
-            Some(_) => connection != request,
-            None => connection.min_version < request.min_version,
+            Some(_) if http2 => connection != request,
+            Some(_) | None => connection.min_version < request.min_version,
         }
+    }
+
+    /// Whether a host asks for a certificate for this name: the host of that name, or a wildcard over it.
+    pub fn has_certificate(&self, name: &str) -> bool {
+        self.table.0.load().named(name).is_some()
     }
 
     #[cfg(test)]

@@ -180,7 +180,8 @@ impl CertificateTable {
         named.or(self.any.as_ref()).unwrap_or(&self.default)
     }
 
-    fn named(&self, name: &str) -> Option<&Entry> {
+    /// What a host asks for a name in lower case.
+    pub(super) fn named(&self, name: &str) -> Option<&Entry> {
         if let Some(entry) = self.exact.get(name) {
             return Some(entry);
         }

@@ -218,7 +218,28 @@ fn requests_for_hosts_of_another_policy_are_misdirected() {
         (None, Some("strict"), true),
         (None, None, false),
     ] {
-        assert_eq!(server.misdirected(sni, authority), misdirected, "{sni:?} {authority:?}");
+        assert_eq!(server.misdirected(sni, authority, true), misdirected, "{sni:?} {authority:?}");
+        let strict = authority == Some("strict");
+        assert_eq!(server.misdirected(sni, authority, false), strict, "HTTP/1.1: {sni:?} {authority:?}");
+    }
+}
+
+#[test]
+fn a_name_has_a_certificate_if_its_host_asks_for_one_or_a_wildcard_over_it_does() {
+    let (pair, _) = signed(&["*.apps.test"]);
+    let wildcard = HostPattern::Wildcard { suffix: "apps.test".into(), depth: penstock_model::WildcardDepth::One };
+    let tls = host("x", &pair, TlsVersion::V1_2).1.tls.clone();
+    let with = |pattern: HostPattern, tls| (pattern.clone(), Arc::new(Host { pattern, tls, routes: Vec::new() }));
+    let model = model([
+        with(wildcard, tls.clone()),
+        with(HostPattern::Exact("x.apps.test".into()), None),
+        with(HostPattern::Exact("plain.test".into()), None),
+        with(HostPattern::Any, tls),
+    ]);
+    let server = server(&model);
+    for (name, has) in [("x.apps.test", true), ("y.apps.test", true), ("a.x.apps.test", false), ("plain.test", false), ("z", false)]
+    {
+        assert_eq!((server.has_certificate(name), model.has_certificate(name)), (has, has), "{name}");
     }
 }
 

@@ -66,6 +66,7 @@ impl Registry {
         }
         let source = match &key.origin {
             Origin::Service(port) => Source::Service(known.services.entry(port.clone()).or_default().clone()),
+            Origin::Missing(_) => Source::Service(Arc::default()),
             Origin::Address { host, port } => Source::Address { host: host.clone(), port: *port },
         };
         let tls = key.tls.as_ref().map(|tls| self.tls.client_config(tls, key.protocol));
@@ -110,7 +111,7 @@ impl Registry {
             .flat_map(|model| model.backends.keys())
             .filter_map(|key| match &key.origin {
                 Origin::Service(port) => Some(port),
-                Origin::Address { .. } => None,
+                Origin::Missing(_) | Origin::Address { .. } => None,
             })
             .collect();
         for (port, held) in &self.known().services {
@@ -157,6 +158,11 @@ impl Backend {
     /// Takes the next turn: where in the endpoints a request begins.
     pub(crate) fn turn(&self) -> usize {
         self.turn.fetch_add(1, Relaxed)
+    }
+
+    /// Whether it will never have an endpoint: what it names does not exist.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self.key.origin, Origin::Missing(_))
     }
 
     /// Whether it has an endpoint, as far as is known without asking.

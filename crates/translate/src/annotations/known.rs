@@ -1,21 +1,30 @@
 //! The annotations of ingress-nginx that are known and not honoured, with what is done instead; and guesses at misspelt names.
 //!
-//! What guards something (authentication, address rules) closes its paths, and what changes the meaning of an Ingress (`canary`,
-//! snippets) leaves the Ingress out: serving it without would do what nobody asked for. Snippets are never executed.
+//! What guards something closes its paths: authentication, address rules, a web application firewall, and snippets, which are never executed
+//! and may hold anything. What makes something else of an Ingress (`canary`) leaves it out: serving it would do what nobody asked for.
+//! Limits on how much a client may do are told about and left away: whom they are for, they let in.
 
-use super::{BadValue, annotations, values};
+use super::{annotations, values};
 
 /// An annotation that is known, and not honoured.
 pub(super) struct Known {
     pub(super) name: &'static str,
     /// None: served without it.
-    pub(super) effect: Option<BadValue>,
+    pub(super) effect: Option<Instead>,
     note: &'static str,
     /// Not even the last version of ingress-nginx knew it.
     pub(super) legacy: bool,
 }
 
-const fn known(name: &'static str, effect: Option<BadValue>, note: &'static str) -> Known {
+/// What is done with an Ingress that cannot be served as it asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Instead {
+    LeaveOut,
+    /// Every path answers 503.
+    Answer503,
+}
+
+const fn known(name: &'static str, effect: Option<Instead>, note: &'static str) -> Known {
     Known { name, effect, note, legacy: false }
 }
 
@@ -28,8 +37,8 @@ impl Known {
     pub(super) fn instead(&self) -> String {
         let effect = match self.effect {
             None => "the Ingress is served without it",
-            Some(BadValue::Answer503) => "the paths of the Ingress answer 503, so that nothing is open that should be guarded",
-            Some(_) => "the Ingress is not served",
+            Some(Instead::Answer503) => "the paths of the Ingress answer 503, so that nothing is open that should be guarded",
+            Some(Instead::LeaveOut) => "the Ingress is not served",
         };
         if self.note.is_empty() { effect.to_owned() } else { format!("{effect} ({})", self.note) }
     }
@@ -81,18 +90,18 @@ pub(super) static UNSUPPORTED: &[Known] = &[
     known("upstream-hash-by-subset-size", None, ""),
     known("load-balance", None, ""),
     known("service-upstream", None, ""),
-    known("canary", Some(BadValue::RefuseIngress), ""),
+    known("canary", Some(Instead::LeaveOut), ""),
     known("canary-weight", None, ""),
     known("canary-weight-total", None, ""),
     known("canary-by-header", None, ""),
     known("canary-by-header-value", None, ""),
     known("canary-by-header-pattern", None, ""),
     known("canary-by-cookie", None, ""),
-    known("auth-type", Some(BadValue::Answer503), ""),
-    known("auth-secret", Some(BadValue::Answer503), ""),
+    known("auth-type", Some(Instead::Answer503), ""),
+    known("auth-secret", Some(Instead::Answer503), ""),
     known("auth-secret-type", None, ""),
     known("auth-realm", None, ""),
-    known("auth-url", Some(BadValue::Answer503), ""),
+    known("auth-url", Some(Instead::Answer503), ""),
     known("auth-signin", None, ""),
     known("auth-signin-redirect-param", None, ""),
     known("auth-method", None, ""),
@@ -106,9 +115,9 @@ pub(super) static UNSUPPORTED: &[Known] = &[
     known("auth-keepalive-share-vars", None, ""),
     known("auth-keepalive-requests", None, ""),
     known("auth-keepalive-timeout", None, ""),
-    known("auth-snippet", Some(BadValue::RefuseIngress), ""),
+    known("auth-snippet", Some(Instead::Answer503), "snippets are never executed"),
     known("enable-global-auth", None, ""),
-    known("auth-tls-secret", Some(BadValue::Answer503), ""),
+    known("auth-tls-secret", Some(Instead::Answer503), ""),
     known("auth-tls-verify-client", None, ""),
     known("auth-tls-verify-depth", None, ""),
     known("auth-tls-error-page", None, ""),
@@ -130,7 +139,7 @@ pub(super) static UNSUPPORTED: &[Known] = &[
     known("cors-allow-credentials", None, ""),
     known("cors-expose-headers", None, ""),
     known("cors-max-age", None, ""),
-    known("denylist-source-range", Some(BadValue::Answer503), ""),
+    known("denylist-source-range", Some(Instead::Answer503), ""),
     known("satisfy", None, ""),
     known("limit-connections", None, ""),
     known("limit-rps", None, ""),
@@ -149,12 +158,12 @@ pub(super) static UNSUPPORTED: &[Known] = &[
     known("mirror-target", None, ""),
     known("mirror-request-body", None, ""),
     known("mirror-host", None, ""),
-    known("configuration-snippet", Some(BadValue::RefuseIngress), ""),
-    known("server-snippet", Some(BadValue::RefuseIngress), ""),
-    known("stream-snippet", Some(BadValue::RefuseIngress), ""),
-    known("modsecurity-snippet", Some(BadValue::RefuseIngress), ""),
-    known("enable-modsecurity", None, ""),
-    known("enable-owasp-core-rules", None, ""),
+    known("configuration-snippet", Some(Instead::Answer503), "snippets are never executed"),
+    known("server-snippet", Some(Instead::Answer503), "snippets are never executed"),
+    known("stream-snippet", Some(Instead::Answer503), "snippets are never executed"),
+    known("modsecurity-snippet", Some(Instead::Answer503), "snippets are never executed"),
+    known("enable-modsecurity", Some(Instead::Answer503), ""),
+    known("enable-owasp-core-rules", Some(Instead::Answer503), ""),
     known("modsecurity-transaction-id", None, ""),
     known("enable-opentelemetry", None, ""),
     known("opentelemetry-trust-incoming-span", None, ""),

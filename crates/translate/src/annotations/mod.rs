@@ -24,9 +24,11 @@ pub(crate) use limits::{ALLOWLIST, BODY_SIZE};
 pub(crate) use redirects::{PERMANENT_CODE, PERMANENT_REDIRECT, TEMPORAL_CODE, TEMPORAL_REDIRECT};
 pub(crate) use rewriting::{APP_ROOT, REWRITE_TARGET, USE_REGEX};
 pub(crate) use upstream::{
-    BACKEND_PROTOCOL, CONNECT_TIMEOUT, PROXY_SSL_NAME, PROXY_SSL_VERIFY, READ_TIMEOUT, SEND_TIMEOUT, SpokenProtocol, UPSTREAM_VHOST,
+    BACKEND_PROTOCOL, CONNECT_TIMEOUT, PATH_VARIABLES, PROXY_SSL_NAME, PROXY_SSL_VERIFY, READ_TIMEOUT, SEND_TIMEOUT,
+    SpokenProtocol, UPSTREAM_VHOST, VirtualHost,
 };
 
+use self::known::Instead;
 use crate::{Reason, reading::Reading};
 
 /// The prefix of our own spelling.
@@ -161,7 +163,7 @@ impl Scope {
 }
 
 impl BadValue {
-    fn words(self) -> &'static str {
+    pub(crate) fn words(self) -> &'static str {
         match self {
             Self::Default => "the default is used",
             Self::RefuseIngress => "the Ingress is not served",
@@ -174,9 +176,12 @@ impl BadValue {
 pub(crate) struct Annotated<'a> {
     annotations: &'a BTreeMap<String, String>,
     seen: BTreeSet<&'a str>,
-    /// The worst that a bad or unsupported annotation did.
-    pub(crate) refused: bool,
-    pub(crate) answers_503: bool,
+    /// What the worst of its annotations does, and which field that is: it means something else than an ordinary Ingress,
+    pub(crate) left_out: bool,
+    /// it cannot be read,
+    pub(crate) refused_by: Option<String>,
+    /// it guards something and is not honoured.
+    pub(crate) closed_by: Option<String>,
 }
 
 /// For objects without any.
@@ -189,7 +194,13 @@ pub(crate) fn field(key: &str) -> String {
 
 impl<'a> Annotated<'a> {
     pub(crate) fn new(annotations: Option<&'a BTreeMap<String, String>>) -> Self {
-        Self { annotations: annotations.unwrap_or(&NONE), seen: BTreeSet::new(), refused: false, answers_503: false }
+        Self {
+            annotations: annotations.unwrap_or(&NONE),
+            seen: BTreeSet::new(),
+            left_out: false,
+            refused_by: None,
+            closed_by: None,
+        }
     }
 
     /// The value of an item, and the field that it came from.
@@ -212,7 +223,7 @@ impl<'a> Annotated<'a> {
             Err(Bad::Form(expected)) => (expected, item.about.bad_value),
             Err(Bad::Sense(expected)) => (expected, BadValue::Default),
         };
-        self.suffer(effect);
+        self.suffer(effect, &field);
         let message = format!("{} is not {expected}; {}", quoted(text), effect.words());
         reading.refused(field, Reason::InvalidValue, message);
         None
@@ -241,7 +252,11 @@ impl<'a> Annotated<'a> {
                 Some(known) => {
                     let message = format!("{name} is not supported yet; {}", known.instead());
                     reading.refused(field(key), Reason::UnsupportedAnnotation, message);
-                    self.suffer(known.effect.unwrap_or(BadValue::Default));
+                    match known.effect {
+                        Some(Instead::LeaveOut) => self.left_out = true,
+                        Some(Instead::Answer503) => self.suffer(BadValue::Answer503, &field(key)),
+                        None => {}
+                    }
                 }
                 None => {
                     let guess = known::nearest(name).map(|near| format!("; was {near} meant?")).unwrap_or_default();
@@ -251,12 +266,13 @@ impl<'a> Annotated<'a> {
         }
     }
 
-    fn suffer(&mut self, effect: BadValue) {
-        match effect {
-            BadValue::Default => {}
-            BadValue::RefuseIngress => self.refused = true,
-            BadValue::Answer503 => self.answers_503 = true,
-        }
+    fn suffer(&mut self, effect: BadValue, field: &str) {
+        let by = match effect {
+            BadValue::Default => return,
+            BadValue::RefuseIngress => &mut self.refused_by,
+            BadValue::Answer503 => &mut self.closed_by,
+        };
+        by.get_or_insert_with(|| field.to_owned());
     }
 
     /// Ours before theirs, the name before its aliases, and something before nothing; the others are noted as without effect.

@@ -9,7 +9,7 @@ pub(crate) static PERMANENT_REDIRECT: Item<Box<str>> = Item {
     about: Annotation {
         name: "permanent-redirect",
         aliases: &[],
-        value: "a URL, or a path",
+        value: "a URL, or anything that a client can take for one",
         default_native: "none",
         default_ingress_nginx: "none",
         scope: Scope::Paths,
@@ -17,14 +17,8 @@ pub(crate) static PERMANENT_REDIRECT: Item<Box<str>> = Item {
         doc: "Every request is answered with a redirect (301) to this URL as it stands; path and query of the request are not appended.",
         difference: "",
     },
-    parse: |text| {
-        let url = values::text_of(text, URL)?;
-        if is_http_url(&url) || url.starts_with('/') {
-            Ok(url)
-        } else {
-            Err(Bad::Form("an http or https URL, or a path".to_owned()))
-        }
-    },
+    // As in the original, no scheme is asked for: `myapp://open`, or a reference that clients resolve themselves.
+    parse: |text| values::text_of(text, URL),
 };
 
 pub(crate) static PERMANENT_CODE: Item<u16> = Item {

@@ -18,7 +18,7 @@ pub(crate) static REWRITE_TARGET: Item<Box<str>> = Item {
               be named; what is not in a group is dropped. The query is kept. Typical: path `/api(/|$)(.*)` of type ImplementationSpecific with \
               `/$2`.",
         difference: "a target that begins with a scheme becomes a redirect; here it is refused. Look-around and back-references, which cannot \
-                     be matched in linear time, are refused by name.",
+                     be matched in linear time, are refused by name: see `use-regex` for what becomes of the path.",
     },
     parse: |text| {
         let target = values::text_of(text, CAPTURE)?;
@@ -37,8 +37,9 @@ pub(crate) static USE_REGEX: Item<bool> = Item {
         bad_value: BadValue::Default,
         doc: "Paths are regular expressions, held against the request's path from its start. Native: those of type ImplementationSpecific, and \
               case counts. ingress-nginx profile: every Ingress path of the host, and case does not count; the longest pattern is tried first.",
-        difference: "in a pattern with a bare `|` only the first part is held against the start of the path; here every part is. A pattern that \
-                     is no regular expression stops every change for everybody; here only that path is left out.",
+        difference: "a pattern that is no regular expression stops every change for everybody. Here only that path is left out, or, if the \
+                     Ingress keeps clients out (`allowlist-source-range`), all that begins like it is answered 503. A bare `|` binds as in \
+                     nginx in that profile: only its first part is held against the start of the path.",
     },
     parse: values::boolean,
 };
@@ -53,14 +54,11 @@ pub(crate) static APP_ROOT: Item<Box<str>> = Item {
         scope: Scope::Host,
         bad_value: BadValue::Default,
         doc: "A request for exactly `/` is answered with 302 to this path, whether or not the Ingress has a path `/`.",
-        difference: "a value that begins with `//`, which browsers take for another site, is accepted; here it is refused.",
+        difference: "",
     },
     parse: |text| {
         let path = values::text_of(text, CAPTURE)?;
-        if path.starts_with('/') && !path.starts_with("//") && !path.contains('$') {
-            Ok(path)
-        } else {
-            Err(Bad::Form("a path that begins with one /".to_owned()))
-        }
+        // `//x` leads nowhere else: scheme and host of the request are written before it.
+        if path.starts_with('/') && !path.contains('$') { Ok(path) } else { Err(Bad::Form("a path that begins with /".to_owned())) }
     },
 };

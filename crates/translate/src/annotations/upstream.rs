@@ -29,7 +29,7 @@ pub(crate) static BACKEND_PROTOCOL: Item<SpokenProtocol> = Item {
               verified unless `proxy-ssl-verify` says so.",
         difference: "`AUTO_HTTP` and `FCGI` exist. Here `AUTO_HTTP` is refused and HTTP used; with `FCGI` the paths answer 503.",
     },
-    parse: |text| match text.to_ascii_uppercase().as_str() {
+    parse: |text| match text.trim().to_ascii_uppercase().as_str() {
         "HTTP" => Ok(SpokenProtocol::Http),
         "HTTPS" => Ok(SpokenProtocol::Https),
         "GRPC" => Ok(SpokenProtocol::Grpc),
@@ -86,24 +86,49 @@ pub(crate) static SEND_TIMEOUT: Item<Duration> = Item {
     parse: values::seconds,
 };
 
-pub(crate) static UPSTREAM_VHOST: Item<Box<str>> = Item {
+/// A Host header for the backend, in which variables may stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum VirtualHost {
+    /// That of the request.
+    AsReceived,
+    Text(Box<str>),
+}
+
+/// The variables that a path and its Service have values for: `$` and one of these, also in braces. Those that begin like another one stand
+/// before it.
+pub(crate) const PATH_VARIABLES: [&str; 5] = ["proxy_upstream_name", "service_name", "service_port", "ingress_name", "namespace"];
+
+pub(crate) static UPSTREAM_VHOST: Item<VirtualHost> = Item {
     about: Annotation {
         name: "upstream-vhost",
         aliases: &[],
-        value: "a host name, with or without port",
+        value: "a host name, with or without port; `$http_host` or `$host`; a name made with `$service_name`, `$service_port`, `$namespace`, \
+                `$ingress_name`, `$proxy_upstream_name`",
         default_native: "the Host header as received",
         default_ingress_nginx: "the Host header as received",
         scope: Scope::Paths,
         bad_value: BadValue::RefuseIngress,
         doc: "The Host header that the backend gets.",
-        difference: "variables (`$host`) are filled in; here a value with `$` is refused, and the Host header passed on as received.",
+        difference: "all variables of nginx are filled in, and `$host` has no port. Here `$host` alone passes the header on as received, and \
+                     other variables are refused by name.",
     },
     parse: |text| {
         // What the original allows is more than a Host header can hold (`regexchars`).
-        if text.contains('$') {
-            return Err(Bad::Sense("a name without variables".to_owned()));
+        let text = text.trim();
+        if ["$host", "$http_host", "$best_http_host", "${host}", "${http_host}"].contains(&text) {
+            return Ok(VirtualHost::AsReceived);
         }
-        values::text_of(text, "-._:[]")
+        let mut plain = text.to_owned();
+        for variable in PATH_VARIABLES {
+            plain = plain.replace(&format!("${{{variable}}}"), "x").replace(&format!("${variable}"), "x");
+        }
+        if let Some((_, unknown)) = plain.split_once('$') {
+            let name: String =
+                unknown.chars().take_while(|letter| letter.is_ascii_alphanumeric() || "_{}".contains(*letter)).collect();
+            return Err(Bad::Sense(format!("a name whose variables are known here (${name} is not, or not beside other text)")));
+        }
+        values::text_of(&plain, "-._:[]")?;
+        Ok(VirtualHost::Text(text.into()))
     },
 };
 

@@ -28,9 +28,9 @@ pub(super) fn number(text: &str) -> Result<i64, Bad> {
     text.parse().map_err(|_| Bad::Form("a whole number".to_owned()))
 }
 
-/// `on` or `off`.
+/// `on` or `off`. Blanks are trimmed, as the original does with all that is text to it (booleans and numbers are not).
 pub(super) fn switch(text: &str) -> Result<bool, Bad> {
-    match text {
+    match text.trim() {
         "on" => Ok(true),
         "off" => Ok(false),
         _ => Err(Bad::Form("on or off".to_owned())),

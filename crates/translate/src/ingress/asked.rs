@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use penstock_model::{HostRewrite, HttpsRedirectWhen, Policies, Protocol, Redirect, RedirectTarget};
+use penstock_model::{AddressRules, HttpsRedirectWhen, Policies, Protocol, Redirect, RedirectTarget};
 
 use crate::{
     Reason,
     annotations::{
-        ALLOWLIST, APP_ROOT, Annotated, BACKEND_PROTOCOL, BODY_SIZE, CONNECT_TIMEOUT, FORCE_SSL_REDIRECT, PERMANENT_CODE,
+        ALLOWLIST, APP_ROOT, Annotated, BACKEND_PROTOCOL, BODY_SIZE, BadValue, CONNECT_TIMEOUT, FORCE_SSL_REDIRECT, PERMANENT_CODE,
         PERMANENT_REDIRECT, PROXY_SSL_NAME, PROXY_SSL_VERIFY, READ_TIMEOUT, REWRITE_TARGET, SEND_TIMEOUT, SSL_REDIRECT,
-        SpokenProtocol, TEMPORAL_CODE, TEMPORAL_REDIRECT, UPSTREAM_VHOST, USE_REGEX,
+        SpokenProtocol, TEMPORAL_CODE, TEMPORAL_REDIRECT, UPSTREAM_VHOST, USE_REGEX, VirtualHost,
     },
     backends::{Spoken, SpokenTls, Trust},
     profile::Defaults,
@@ -24,11 +24,11 @@ const TEMPORARY: u16 = 302;
 pub(super) struct Asked {
     /// The Ingress is not to be served.
     pub(super) refused: bool,
-    /// Every path is to answer 503.
-    pub(super) answers_503: bool,
+    /// Every path is to answer 503, because of this field.
+    pub(super) closed_by: Option<String>,
     pub(super) policies: Policies,
     pub(super) spoken: Spoken,
-    pub(super) host: HostRewrite,
+    pub(super) host: VirtualHost,
     pub(super) redirect: Option<Redirect>,
     pub(super) use_regex: bool,
     pub(super) rewrite_target: Option<Box<str>>,
@@ -48,24 +48,50 @@ impl Asked {
         let redirect = redirect(reading, &mut given);
         let mut asked = Self {
             refused: false,
-            answers_503: false,
+            closed_by: None,
             policies,
             spoken,
             redirect,
-            host: given.get(reading, &UPSTREAM_VHOST).map_or(HostRewrite::AsReceived, |(host, _)| HostRewrite::To(host)),
+            host: given.get(reading, &UPSTREAM_VHOST).map_or(VirtualHost::AsReceived, |(host, _)| host),
             use_regex: given.get(reading, &USE_REGEX).is_some_and(|(regex, _)| regex),
             rewrite_target: given.get(reading, &REWRITE_TARGET).map(|(target, _)| target),
             app_root: given.get(reading, &APP_ROOT),
         };
         given.finish(reading);
-        asked.refused = given.refused;
-        asked.answers_503 = given.answers_503;
-        if asked.answers_503 && defaults.https_after_redirects {
-            // ingress-nginx answers a denied location before it goes to HTTPS.
-            asked.policies.https_redirect = None;
+        asked.closed_by = given.closed_by;
+        asked.refused = given.left_out;
+        if let Some(by) = given.refused_by {
+            if asked.guards() {
+                // Left out, it would leave its requests to paths that let everybody in.
+                let closed = "the paths of the Ingress answer 503, since it keeps clients out";
+                for finding in reading.findings.iter_mut().filter(|finding| finding.field == by) {
+                    finding.message = finding.message.replacen(BadValue::RefuseIngress.words(), closed, 1);
+                }
+                asked.closed_by.get_or_insert(by);
+            } else {
+                asked.refused = true;
+            }
+        }
+        if asked.closed_by.is_some() {
+            asked.policies = closed(&asked.policies, defaults);
         }
         asked
     }
+
+    /// Whether the Ingress keeps clients out, so that its requests must not fall to somebody else's path.
+    pub(super) fn guards(&self) -> bool {
+        self.closed_by.is_some() || self.policies.addresses != AddressRules::default()
+    }
+}
+
+/// The policies of paths that answer 503.
+pub(super) fn closed(policies: &Policies, defaults: &Defaults) -> Policies {
+    let mut closed = policies.clone();
+    if defaults.https_after_redirects {
+        // ingress-nginx answers a denied location before it goes to HTTPS.
+        closed.https_redirect = None;
+    }
+    closed
 }
 
 fn policies(reading: &mut Reading<'_>, defaults: &'static Defaults, given: &mut Annotated<'_>) -> Policies {
@@ -128,7 +154,7 @@ fn spoken(reading: &mut Reading<'_>, defaults: &'static Defaults, given: &mut An
         }
         Some((SpokenProtocol::Fcgi, field)) => {
             unsupported(reading, &field, "FCGI is not supported; the paths of the Ingress answer 503");
-            given.answers_503 = true;
+            given.closed_by.get_or_insert(field);
             (Protocol::Http1, false)
         }
     };

@@ -59,19 +59,28 @@ pub(super) fn read(
     object: &ObjectRef,
     place: usize,
     rule: &RouteRule,
+    namesake: Option<usize>,
     https_redirect: Option<HttpsRedirect>,
 ) -> Vec<(Box<str>, Arc<Route>)> {
     let findings = reading.findings.len();
     let mut reader = RuleReader { reading, field: format!("spec.rules[{place}]"), namespace: object.namespace.clone(), bad: false };
     let name = reader.name(rule, place);
+    if let Some(namesake) = namesake {
+        // Metrics and logs tell rules apart by their names.
+        reader.bad("name", format!("rules[{namesake}] has the name {} already", quoted(&name)));
+    }
     let matches = reader.matches(rule);
     let action = reader.action(rule);
     let mut policies = policies::read(&mut reader, rule);
     policies.https_redirect = https_redirect;
     let RuleReader { field, bad, .. } = reader;
     let Some(action) = action.filter(|_| !bad) else { return Vec::new() };
-    if reading.findings.len() == findings {
-        reading.honoured(&field);
+    for part in parts(rule) {
+        let part = format!("{field}.{part}");
+        let within = |found: &str| found.strip_prefix(&*part).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+        if !reading.findings.iter().skip(findings).any(|finding| within(&finding.field)) {
+            reading.honoured(part);
+        }
     }
     let several = !rule.matches.is_empty();
     let routes = matches.into_iter().enumerate().map(|(number, matches)| {
@@ -81,6 +90,42 @@ pub(super) fn read(
         (field.into(), Arc::new(route))
     });
     routes.collect()
+}
+
+/// The fields of a rule that are there.
+fn parts(rule: &RouteRule) -> Vec<String> {
+    let RouteRule {
+        name,
+        matches,
+        backends,
+        redirect,
+        respond,
+        rewrite,
+        request_headers,
+        response_headers,
+        timeouts,
+        websocket,
+        max_body_size,
+        allow,
+        deny,
+    } = rule;
+    let one = |name: &str, there: bool| there.then(|| name.to_owned());
+    let each = |name: &'static str, count: usize| (0..count).map(move |place| format!("{name}[{place}]"));
+    one("name", name.is_some())
+        .into_iter()
+        .chain(each("matches", matches.len()))
+        .chain(each("backends", backends.len()))
+        .chain(one("redirect", redirect.is_some()))
+        .chain(one("respond", respond.is_some()))
+        .chain(one("rewrite", rewrite.is_some()))
+        .chain(one("requestHeaders", request_headers.is_some()))
+        .chain(one("responseHeaders", response_headers.is_some()))
+        .chain(one("timeouts", timeouts.is_some()))
+        .chain(one("websocket", websocket.is_some()))
+        .chain(one("maxBodySize", max_body_size.is_some()))
+        .chain(one("allow", !allow.is_empty()))
+        .chain(one("deny", !deny.is_empty()))
+        .collect()
 }
 
 impl RuleReader<'_, '_> {
