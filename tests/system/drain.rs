@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
     streams::{self, Connection, StreamBackend, http2},
-    support::{Backend, PATIENCE, Penstock, any_certificate, connect, eventually, read_head, write},
+    support::{Backend, PATIENCE, Penstock, WebSocket, any_certificate, connect, eventually, read_head, write},
 };
 
 const GRACE: Duration = Duration::from_secs(6);
@@ -100,12 +100,12 @@ async fn ask_http2(address: SocketAddr, number: usize, scene: &Scene) -> usize {
 }
 
 /// A WebSocket of any transport.
-enum WebSocket {
+enum Tunnel {
     Http1(Box<dyn Connection>),
     Http2 { send: h2::SendStream<bytes::Bytes>, body: h2::RecvStream, received: Vec<u8> },
 }
 
-impl WebSocket {
+impl Tunnel {
     /// Over plain TCP, TLS, or a stream of HTTP/2, by its number.
     async fn open(http: SocketAddr, https: SocketAddr, number: usize) -> Self {
         let mut stream: Box<dyn Connection> = match number % 3 {
@@ -113,7 +113,7 @@ impl WebSocket {
             1 => Box::new(streams::tls(https, "r.test", "http/1.1").await.unwrap()),
             _ => return Self::open_http2(https).await,
         };
-        let request = "GET /ws HTTP/1.1\r\nHost: r.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        let request = "GET /ws HTTP/1.1\r\nHost: r.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-Tunnel-Version: 13\r\nSec-Tunnel-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -241,7 +241,7 @@ fn no_request_fails_and_tunnels_are_closed_with_1012_spread_over_the_grace() {
     let tunnels: Vec<_> = (0..TUNNELS)
         .map(|number| {
             let (http, https, opened) = (penstock.http, penstock.https, opened.clone());
-            runtime.spawn(async move { WebSocket::open(http, https, number).await.live(number, &opened).await })
+            runtime.spawn(async move { Tunnel::open(http, https, number).await.live(number, &opened).await })
         })
         .collect();
     eventually("the tunnels are open", || {
