@@ -127,7 +127,7 @@ fn a_table_brought_up_to_date_is_the_one_made_from_scratch() {
     let settings = Settings {
         ownership: Ownership::Everything,
         allow_external_backends: false,
-        guard: penstock_model::AddressGuard::default(),
+        guard: penstock_translate::AddressGuard::default(),
         default_certificate: None,
         namespaces: Vec::new(),
     };

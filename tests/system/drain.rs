@@ -113,7 +113,7 @@ impl Tunnel {
             1 => Box::new(streams::tls(https, "r.test", "http/1.1").await.unwrap()),
             _ => return Self::open_http2(https).await,
         };
-        let request = "GET /ws HTTP/1.1\r\nHost: r.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-Tunnel-Version: 13\r\nSec-Tunnel-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        let request = "GET /ws HTTP/1.1\r\nHost: r.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {

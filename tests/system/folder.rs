@@ -84,7 +84,7 @@ fn are_live_within_a_second(what: &str, mut took: Vec<Duration>) {
 fn an_edit_is_live_within_a_second_however_the_files_are_linked() {
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     let (to_one, to_two) = (proxy_route("r", "r.test", &one.url()), proxy_route("r", "r.test", &two.url()));
-    let version = |number: usize| if number % 2 == 0 { (&to_two, "two") } else { (&to_one, "one") };
+    let version = |number: usize| if number.is_multiple_of(2) { (&to_two, "two") } else { (&to_one, "one") };
     let folder = tempfile::tempdir().unwrap();
     let at = |path: &str| folder.path().join(path);
     for path in ["plain", "linked", "available", "releases/1", "releases/2"] {

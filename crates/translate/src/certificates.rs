@@ -214,7 +214,7 @@ mod tests {
         let settings = crate::Settings {
             ownership: crate::Ownership::Everything,
             allow_external_backends: true,
-            guard: penstock_model::AddressGuard::default(),
+            guard: crate::AddressGuard::default(),
             default_certificate: None,
             namespaces: Vec::new(),
         };
