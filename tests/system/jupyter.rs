@@ -146,20 +146,21 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn open(url: &str) -> Self {
+    fn open(penstock: &Penstock) -> Self {
         let mut browser = Browser::start();
+        let url = format!("https://nb.test:{}", penstock.https.port());
         browser.open(&format!("{url}/terminals/new"));
         let socket = browser.until("the page opens its WebSocket and the shell prompts", |sockets| {
             let open = sockets.iter().find(|(_, socket)| socket.url.contains(TERMINAL));
             open.filter(|(_, socket)| !printed(socket).is_empty()).map(|(name, _)| name.clone())
         });
         let mut terminal = Self { browser, socket, commands: 0 };
-        terminal.command();
+        terminal.command(penstock);
         terminal
     }
 
     /// Types a command; its answer must come on the first WebSocket, and no socket may have closed.
-    fn command(&mut self) {
+    fn command(&mut self, penstock: &Penstock) {
         self.commands += 1;
         let browser = &mut self.browser;
         browser.evaluate("terminal.term.focus()");
@@ -167,7 +168,11 @@ impl Terminal {
         browser.type_keys(&format!("echo answer $((1000 + {}))\r", self.commands));
         let (socket, expected) = (self.socket.clone(), format!("answer {}", 1000 + self.commands));
         browser.until("the command answers", |sockets| {
-            assert!(!sockets[&socket].closed, "the page's WebSocket was closed: {:#?}", sockets[&socket]);
+            if sockets[&socket].closed {
+                let metrics = penstock.ask_admin("/metrics").1;
+                let ends: Vec<_> = metrics.lines().filter(|line| line.starts_with("penstock_tunnels_ended_total")).collect();
+                panic!("the page's WebSocket was closed: {:#?}\nof penstock's tunnels there ended {ends:#?}", sockets[&socket]);
+            }
             printed(&sockets[&socket]).contains(&expected).then_some(())
         });
         browser.catch_up();
@@ -201,14 +206,14 @@ fn a_terminal_in_a_browser_stays_while_its_certificate_is_renewed() {
     let file = |name: &str| folder.path().join(name).display().to_string();
     let (cert, key) = (file("tls.crt"), file("tls.key"));
     let penstock = Penstock::start(&["proxy", "--from", "nb.test", "--to", &jupyter.url, "--cert", &cert, "--key", &key]);
-    let mut terminal = Terminal::open(&format!("https://nb.test:{}", penstock.https.port()));
+    let mut terminal = Terminal::open(&penstock);
     for _ in 0..OWN_EDITS {
         let renewed = certificate(folder.path());
         eventually("the renewed certificate is served", || {
             (served_certificate(penstock.https, "nb.test") == renewed).then_some(())
         });
     }
-    terminal.command();
+    terminal.command(&penstock);
 }
 
 #[test]
@@ -236,7 +241,7 @@ fn a_terminal_in_a_browser_stays_through_a_hundred_edits() {
     write(&own_file, &own(0));
     write(&other_file, &other(0));
     let penstock = Penstock::start(&["serve", folder.path().to_str().unwrap()]);
-    let mut terminal = Terminal::open(&format!("https://nb.test:{}", penstock.https.port()));
+    let mut terminal = Terminal::open(&penstock);
     for edit in 1..=EDITS {
         let host = if edit % (EDITS / OWN_EDITS) == 0 {
             write(&own_file, &own(edit));
@@ -249,7 +254,7 @@ fn a_terminal_in_a_browser_stays_through_a_hundred_edits() {
             (https_request(penstock.https, host, "/version") == (200, edit.to_string())).then_some(())
         });
         if edit % 25 == 0 {
-            terminal.command();
+            terminal.command(&penstock);
         }
     }
 }
