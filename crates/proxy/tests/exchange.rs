@@ -384,7 +384,8 @@ async fn promise_11_requests_in_flight_finish_and_keep_alive_ends() {
 async fn a_taken_port_is_refused() {
     let (_plane, address) = started(options(), &Arc::new(Model::default()));
     let error = DataPlane::start(Options { http: Some(address.to_string()), ..options() }).unwrap_err();
-    assert!(error.to_string().starts_with("--http: ") && error.to_string().contains("in use"), "{error}");
+    let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+    assert!(error.to_string() == "--http" && cause.contains("in use"), "{error}: {cause}");
 }
 
 #[tokio::test]

@@ -147,8 +147,9 @@ async fn serve_http1(client: Rc<Client>, stream: TokioIo<ClientStream>) {
     let mut builder = http1::Builder::new();
     // The sweep keeps the time of heads, so that no connection needs a timer.
     builder.header_read_timeout(None).max_header_size(head_size).max_buf_size(head_size.max(16 * 1024));
-    // A client may end its side after its request and wait for the answer (RFC 9112 §9.6). One that is gone is noticed when it is written to.
-    builder.half_close(true);
+    // A client that ends its side is taken for gone, as nginx and Envoy do: TCP says the same of one that left and of one that waits, and backends
+    // are not to work for those who left, whose number is by far the greater.
+    builder.half_close(false);
     let mut connection = builder.serve_connection(stream, service).with_upgrades();
     let mut told = Command::None;
     let outcome = poll_fn(|cx| {
