@@ -16,7 +16,7 @@ use support::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::{mpsc, watch},
+    sync::mpsc,
 };
 
 /// Reads a request with a chunked body, hands it over as it came, and answers.

@@ -17,6 +17,22 @@ pub(super) fn anything() -> Match {
     Match { path: PathMatch::Prefix("/".into()), form: PathForm::Normalised, method: None, headers: Vec::new(), query: Vec::new() }
 }
 
+/// All requests that a condition might hold for which is not understood.
+pub(super) fn at_least(wanted: &RouteMatch) -> Match {
+    let mut read = anything();
+    if let Some(path) = wanted.path.as_ref().filter(|path| path.value.starts_with('/') && path.value.len() <= MAX_PATH) {
+        read.path = match path.type_ {
+            PathType::Exact => PathMatch::Exact(path.value.as_str().into()),
+            PathType::Prefix => PathMatch::Prefix(path.value.as_str().into()),
+            PathType::Regex => {
+                let start = regex::escape(pattern::literal_start(&path.value));
+                PathMatch::Regex { pattern: format!("{start}.*").into(), ignore_case: false }
+            }
+        };
+    }
+    read
+}
+
 pub(super) fn read(reader: &mut RuleReader<'_, '_>, number: usize, wanted: &RouteMatch) -> Match {
     let field = format!("matches[{number}]");
     let mut read = anything();

@@ -17,6 +17,8 @@ pub(super) const MAX_PATH: usize = 1024;
 const MAX_BODY: usize = 65_536;
 const MAX_CONTENT_TYPE: usize = 256;
 
+/// What a rule that keeps clients out answers where it is not understood.
+const CLOSED: u16 = 503;
 /// A redirect without a code of its own.
 const FOUND: u16 = 302;
 /// The type of a fixed answer that names none.
@@ -28,6 +30,8 @@ pub(super) struct RuleReader<'r, 'w> {
     /// `spec.rules[0]`
     pub(super) field: String,
     pub(super) namespace: Box<str>,
+    /// It keeps clients out, so that its requests must not fall to another rule.
+    guards: bool,
     bad: bool,
 }
 
@@ -36,7 +40,12 @@ impl RuleReader<'_, '_> {
     pub(super) fn bad(&mut self, field: &str, what: impl std::fmt::Display) {
         self.bad = true;
         let field = if field.is_empty() { self.field.clone() } else { format!("{}.{field}", self.field) };
-        self.reading.refused(field, Reason::InvalidValue, format!("{what}; the rule is left out"));
+        let instead = if self.guards {
+            "requests for the rule are answered 503, since it keeps clients out and no other rule may let them in"
+        } else {
+            "the rule is left out"
+        };
+        self.reading.refused(field, Reason::InvalidValue, format!("{what}; {instead}"));
     }
 
     pub(super) fn no_effect(&mut self, field: &str, why: &str) {
@@ -63,7 +72,13 @@ pub(super) fn read(
     https_redirect: Option<HttpsRedirect>,
 ) -> Vec<(Box<str>, Arc<Route>)> {
     let findings = reading.findings.len();
-    let mut reader = RuleReader { reading, field: format!("spec.rules[{place}]"), namespace: object.namespace.clone(), bad: false };
+    let mut reader = RuleReader {
+        reading,
+        field: format!("spec.rules[{place}]"),
+        namespace: object.namespace.clone(),
+        guards: !(rule.allow.is_empty() && rule.deny.is_empty()),
+        bad: false,
+    };
     let name = reader.name(rule, place);
     if let Some(namesake) = namesake {
         // Metrics and logs tell rules apart by their names.
@@ -73,9 +88,14 @@ pub(super) fn read(
     let action = reader.action(rule);
     let mut policies = policies::read(&mut reader, rule);
     policies.https_redirect = https_redirect;
-    let RuleReader { field, bad, .. } = reader;
-    let Some(action) = action.filter(|_| !bad) else { return Vec::new() };
-    for part in parts(rule) {
+    let RuleReader { field, bad, guards, .. } = reader;
+    let closed = Action::Respond(Respond { code: CLOSED, body: None, content_type: None });
+    let action = match action.filter(|_| !bad) {
+        Some(action) => action,
+        None if guards => closed,
+        None => return Vec::new(),
+    };
+    for part in parts(rule).into_iter().filter(|_| !bad) {
         let part = format!("{field}.{part}");
         let within = |found: &str| found.strip_prefix(&*part).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
         if !reading.findings.iter().skip(findings).any(|finding| within(&finding.field)) {
@@ -147,9 +167,17 @@ impl RuleReader<'_, '_> {
             return vec![matches::anything()];
         }
         if !self.count("matches", rule.matches.len(), MAX_MATCHES) {
-            return Vec::new();
+            return vec![matches::anything()];
         }
-        rule.matches.iter().enumerate().map(|(number, wanted)| matches::read(self, number, wanted)).collect()
+        let read = |(number, wanted)| {
+            let before = std::mem::take(&mut self.bad);
+            let read = matches::read(self, number, wanted);
+            // Seen only where the rule is closed: what it might have meant, and more.
+            let read = if self.bad { matches::at_least(wanted) } else { read };
+            self.bad |= before;
+            read
+        };
+        rule.matches.iter().enumerate().map(read).collect()
     }
 
     fn action(&mut self, rule: &RouteRule) -> Option<Action> {
