@@ -26,7 +26,15 @@ impl Handshakes {
         // Reading to the end takes the tickets, and leaves no unread byte that would make our close a reset.
         stream.shutdown().await?;
         let mut rest = [0; 4096];
-        while stream.read(&mut rest).await? > 0 {}
+        loop {
+            match stream.read(&mut rest).await {
+                Ok(0) => break,
+                Ok(_) => {}
+                // nginx says no goodbye of its own once it has heard ours.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+                Err(error) => return Err(error),
+            }
+        }
         kind.ok_or_else(|| io::Error::other("no handshake"))
     }
 }
