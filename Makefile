@@ -1,9 +1,9 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint deny fmt crds docs bench chart image
+.PHONY: help run test lint deny fmt crds docs bench bench-quick bench-routing chart image
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 17
 
 run: ## Build, and serve the quick start in front of a small demo backend; prints the URLs to open
 	@deploy/quickstart/run
@@ -39,7 +39,14 @@ crds: ## Print the CRDs into crds/
 docs: ## Generate docs/reference/ from the code
 	PENSTOCK_REWRITE=1 cargo test --quiet -p penstock --bin penstock reference
 
-bench: ## Time the routing table: build, one-route change, match, with 10, 1 000 and 50 000 routes
+# More for it: make bench BENCH="--rows flood --runs 9", or BENCH=--docs to write docs/benchmarks.md.
+bench: ## Measure Penstock beside nginx, HAProxy and others (most of an hour); bench/peers brings the others
+	cargo run --profile quick --locked -p penstock-bench -- $(BENCH)
+
+bench-quick: ## The main rows of it, beside nginx and HAProxy, in under four minutes
+	cargo run --profile quick --locked -p penstock-bench -- --quick $(BENCH)
+
+bench-routing: ## Time the routing table: build, one-route change, match, with 10, 1 000 and 50 000 routes
 	cargo bench --locked -p penstock-routing
 
 chart: crds ## Copy the CRDs into the chart and print the plain manifests from it

@@ -1,0 +1,175 @@
+//! What a change of one route costs Penstock: by itself, and to requests that are served meanwhile.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+
+use super::{Bench, Sample, traffic};
+use crate::{
+    child,
+    load::{Kind, Outcome},
+    peers::{RouteFolder, Running, Scene},
+    procfs::{self, Planes},
+    rows::Load,
+    statistics::summary,
+};
+
+/// Changes in one sample, one after the other.
+const CHANGES: u32 = 5;
+/// Between a publication and the next edit.
+const REST: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Edits while requests are served: ten a second.
+const EVERY: Duration = Duration::from_millis(100);
+const RATE: f64 = 2000.0;
+const TIME: Duration = Duration::from_secs(3);
+
+/// The lines of the pipeline about one change, as the log has them.
+#[derive(Debug, Default)]
+struct Told {
+    /// Milliseconds from the decoded event to the end of its translation, of each change.
+    translated: Vec<f64>,
+    /// Milliseconds from there until every worker serves it.
+    published: Vec<f64>,
+}
+
+impl Told {
+    fn read(running: &Running) -> anyhow::Result<Self> {
+        let log = std::fs::read_to_string(running.log()).context("the log")?;
+        let mut told = Self::default();
+        for line in log.lines() {
+            if line.contains(" translated ") {
+                told.translated.extend(value(line, "took=").and_then(milliseconds));
+            } else if line.contains(" routes changed ") {
+                told.published.extend(value(line, "took_us=").and_then(|us| us.parse::<f64>().ok()).map(|us| us / 1e3));
+            }
+        }
+        Ok(told)
+    }
+}
+
+fn value<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    line.split(name).nth(1)?.split_whitespace().next()
+}
+
+/// A `Duration` as `Debug` shows it: `1.5ms`, `830.2µs`, `2s`.
+fn milliseconds(text: &str) -> Option<f64> {
+    [("ns", 1e-6), ("µs", 1e-3), ("ms", 1.0), ("s", 1e3)]
+        .into_iter()
+        .find_map(|(unit, factor)| Some(text.strip_suffix(unit)?.parse::<f64>().ok()? * factor))
+}
+
+/// Changes one route after another; from decoded to published, and CPU of all threads but the data plane's, in ms.
+pub fn one_by_one(running: &mut Running, scene: &Scene, run: u8) -> anyhow::Result<Sample> {
+    let folder = RouteFolder::of(running.folder.path(), scene.backend.http);
+    let count = |running: &Running| Told::read(running).map(|told| told.published.len());
+    let first = count(running)?;
+    let before = procfs::cpu_by_plane(running.child.id())?.control;
+    for change in 0..CHANGES {
+        let number = (u32::from(run) * CHANGES + change).wrapping_mul(7919) % scene.routes;
+        folder.edit(number, u32::from(run) + 1)?;
+        let end = Instant::now() + PATIENCE;
+        while count(running)? <= first + change as usize {
+            anyhow::ensure!(Instant::now() < end, "an edit was not served within {PATIENCE:?}");
+            child::pause(Duration::from_millis(10))?;
+        }
+        child::pause(REST)?;
+    }
+    let spent = procfs::cpu_by_plane(running.child.id())?.control.saturating_sub(before);
+    let told = Told::read(running)?;
+    let last = |times: &[f64]| {
+        let times = times.get(times.len().saturating_sub(CHANGES as usize)..).unwrap_or_default();
+        summary(times).map(|summary| summary.median).context("the log tells no times")
+    };
+    let values = vec![last(&told.translated)? + last(&told.published)?, spent as f64 / 1e6 / f64::from(CHANGES)];
+    Ok(Sample { values, operations: CHANGES.into(), ..Sample::default() })
+}
+
+/// A pair: at rest, and while ten routes are changed a second. Which comes first alternates.
+pub fn churn(bench: &Bench, running: &Running, scene: &Scene, run: u8) -> anyhow::Result<Sample> {
+    let (rest, changing) = if run.is_multiple_of(2) {
+        let rest = loaded(bench, running, scene)?;
+        (rest, while_changing(bench, running, scene, run)?)
+    } else {
+        let changing = while_changing(bench, running, scene, run)?;
+        (loaded(bench, running, scene)?, changing)
+    };
+    let values = vec![
+        changing.cpu_us / rest.cpu_us,
+        changing.outcome.p99_us / rest.outcome.p99_us,
+        rest.cpu_us,
+        changing.cpu_us,
+        rest.outcome.p99_us,
+        changing.outcome.p99_us,
+    ];
+    Ok(Sample {
+        values,
+        operations: rest.outcome.operations + changing.outcome.operations,
+        errors: rest.outcome.errors + changing.outcome.errors,
+        example: rest.outcome.example.or(changing.outcome.example),
+        note: Some(changing.note),
+    })
+}
+
+struct Loaded {
+    outcome: Outcome,
+    /// Of the data plane's threads, per request.
+    cpu_us: f64,
+    note: String,
+}
+
+fn loaded(bench: &Bench, running: &Running, scene: &Scene) -> anyhow::Result<Loaded> {
+    let kind = Kind::Get { hosts: Some(scene.routes) };
+    let load = Load { tls: false, kind, connections: 50, rate: Some(RATE), time: TIME };
+    let task = traffic::task(running, &load);
+    let mut generator = bench.load(&task)?;
+    let before = procfs::cpu_by_plane(running.child.id())?;
+    let outcome = Bench::go(&mut generator, &task)?;
+    let Planes { data, .. } = procfs::cpu_by_plane(running.child.id())?;
+    anyhow::ensure!(outcome.operations > 0, "nothing was done: {}", outcome.example.as_deref().unwrap_or("no error"));
+    let cpu_us = data.saturating_sub(before.data) as f64 / 1e3 / outcome.operations as f64;
+    Ok(Loaded { outcome, cpu_us, note: String::new() })
+}
+
+fn while_changing(bench: &Bench, running: &Running, scene: &Scene, run: u8) -> anyhow::Result<Loaded> {
+    let folder = RouteFolder::of(running.folder.path(), scene.backend.http);
+    let before = Told::read(running)?.published.len();
+    let (stop, routes) = (Arc::new(AtomicBool::new(false)), scene.routes);
+    let stopped = stop.clone();
+    let editor = std::thread::spawn(move || {
+        let mut edits = 0_u32;
+        let mut next = Instant::now();
+        while !stopped.load(Ordering::Relaxed) {
+            folder.edit((u32::from(run) * 1000 + edits).wrapping_mul(7919) % routes, u32::from(run) * 1000 + edits + 1)?;
+            edits += 1;
+            next += EVERY;
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        }
+        anyhow::Ok(edits)
+    });
+    let loaded = loaded(bench, running, scene);
+    stop.store(true, Ordering::Relaxed);
+    let edits = editor.join().map_err(|_| anyhow::anyhow!("the editor of routes failed"))??;
+    let published = Told::read(running)?.published.len() - before;
+    Ok(Loaded { note: format!("{edits} edits gave {published} publications"), ..loaded? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_the_log_are_read() {
+        let line = "2026-01-01T00:00:00Z DEBUG translated changes=1 took=1.25ms";
+        assert_eq!(value(line, "took=").and_then(milliseconds), Some(1.25));
+        assert_eq!(milliseconds("500µs"), Some(0.5));
+        assert_eq!(milliseconds("2s"), Some(2000.0));
+        assert_eq!(milliseconds("fast"), None);
+    }
+}

@@ -1,0 +1,84 @@
+//! How a sample of an experiment is taken. Each gives one value for each row, and what went wrong on the way.
+
+mod changes;
+mod memory;
+mod routes;
+mod traffic;
+
+use std::time::Duration;
+
+use crate::{
+    child::Child,
+    load::{Outcome, Task},
+    peers::{Peer, Running, Scene},
+    rows::{Experiment, Measure},
+};
+
+/// How long a load generator may take beyond the time that it was given.
+const BEYOND: Duration = Duration::from_secs(90);
+
+/// One value for each row of the experiment.
+#[derive(Clone, Debug, Default)]
+pub struct Sample {
+    pub values: Vec<f64>,
+    pub operations: u64,
+    pub errors: u64,
+    pub example: Option<String>,
+    /// What a reader of the figure should know.
+    pub note: Option<String>,
+}
+
+impl Sample {
+    fn of(outcome: Outcome, values: Vec<f64>) -> Self {
+        Self { values, operations: outcome.operations, errors: outcome.errors, example: outcome.example, note: None }
+    }
+}
+
+/// What a sample needs besides a proxy.
+#[derive(Debug)]
+pub struct Bench {
+    pub load_core: usize,
+}
+
+impl Bench {
+    /// A load generator that has connected and warmed up.
+    fn load(&self, task: &Task) -> anyhow::Result<Child> {
+        let mut load = Child::own("load", self.load_core)?;
+        load.say(&serde_json::to_string(task)?)?;
+        let ready = load.hear(task.warm_up + BEYOND)?;
+        anyhow::ensure!(ready == "\"ready\"", "the load generator said {ready}");
+        Ok(load)
+    }
+
+    /// The phase that counts.
+    fn go(load: &mut Child, task: &Task) -> anyhow::Result<Outcome> {
+        load.say("go")?;
+        Ok(serde_json::from_str(&load.hear(task.time + BEYOND)?)?)
+    }
+}
+
+/// Whether samples of this kind can share one running proxy.
+pub fn shares_a_proxy(measure: &Measure) -> bool {
+    !matches!(measure, Measure::Held { .. } | Measure::Routes)
+}
+
+/// One sample from a proxy that runs.
+pub fn of_running(bench: &Bench, experiment: &Experiment, running: &mut Running, scene: &Scene, run: u8) -> anyhow::Result<Sample> {
+    match &experiment.measure {
+        Measure::Cpu(load) => traffic::cpu(bench, running, load, false),
+        Measure::CpuAndTime(load) => traffic::cpu(bench, running, load, true),
+        Measure::Latency(load) => traffic::latency(bench, running, load),
+        Measure::Change => changes::one_by_one(running, scene, run),
+        Measure::Churn => changes::churn(bench, running, scene, run),
+        Measure::Held { .. } | Measure::Routes => anyhow::bail!("this needs a proxy of its own"),
+    }
+}
+
+/// One sample from a proxy that is started for it.
+pub fn of_fresh(bench: &Bench, experiment: &Experiment, peer: &Peer, scene: &Scene) -> anyhow::Result<Sample> {
+    match experiment.measure {
+        Measure::Held { tunnels, tls, count } => memory::held(bench, peer, scene, tunnels, tls, count),
+        Measure::Routes => routes::routes(bench, peer, scene),
+        _ => anyhow::bail!("this needs a proxy that runs"),
+    }
+}
