@@ -4,7 +4,8 @@
 //! they appear and when they are gone, not on every change.
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
+    fmt::Write,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,7 +13,7 @@ use std::{
 use penstock_kubernetes::{ServedReceiver, ServedSender, served};
 use penstock_model::{HostPattern, Model, ObjectRef};
 use penstock_proxy::DataPlane;
-use penstock_translate::{Change, Id, ObjectReport, Report, Settings, Translation, Translator, Verdict, World};
+use penstock_translate::{Change, Id, Report, Settings, Translation, Translator, Verdict, World};
 use tokio::sync::watch;
 
 /// What is served now.
@@ -35,6 +36,9 @@ pub struct Pipeline {
     world: World,
     translator: Translator,
     translation: Translation,
+    /// What was translated differently since the last publication: a log of it costs what changed, not what there is.
+    hosts: BTreeSet<HostPattern>,
+    reports: BTreeSet<ObjectRef>,
     plane: Arc<DataPlane>,
     published: watch::Sender<Arc<Publication>>,
     /// To whoever follows the objects themselves: the writer of status.
@@ -47,6 +51,8 @@ impl Pipeline {
             world: World::default(),
             translator: Translator::new(settings),
             translation: Translation::default(),
+            hosts: BTreeSet::new(),
+            reports: BTreeSet::new(),
             plane,
             published: watch::Sender::new(Arc::default()),
             follower: None,
@@ -73,6 +79,8 @@ impl Pipeline {
         }
         let ids: Vec<Id> = changes.into_iter().filter_map(|change| self.world.take(change)).collect();
         self.translation = self.translator.apply(&self.world, &ids);
+        self.hosts.extend(self.translation.changes.hosts.iter().cloned());
+        self.reports.extend(self.translation.changes.reports.iter().cloned());
         let took = started.elapsed();
         if took > SLOW {
             tracing::warn!(changes = ids.len(), ?took, "translating took long");
@@ -91,7 +99,8 @@ impl Pipeline {
         }
     }
 
-    fn serve(&self) {
+    fn serve(&mut self) {
+        let (hosts, reports) = (std::mem::take(&mut self.hosts), std::mem::take(&mut self.reports));
         let before = self.published.borrow().clone();
         let now = &self.translation;
         if before.generation > 0
@@ -108,44 +117,39 @@ impl Pipeline {
         } else {
             self.plane.publish(&now.model, &now.endpoints).changed
         };
-        log_problems(&before.translation.report, &now.report);
+        log_problems(&reports, &before.translation.report, &now.report);
         if changed && before.generation > 0 {
-            log_hosts(&before.translation.model, &now.model, started.elapsed());
+            log_hosts(&hosts, &before.translation.model, &now.model, started.elapsed());
         }
         let generation = before.generation + 1;
         self.published.send_replace(Arc::new(Publication { generation, translation: now.clone() }));
     }
 }
 
-fn log_hosts(before: &Model, now: &Model, took: Duration) {
-    let mut changed: Vec<String> = Vec::new();
-    let mut count = 0;
-    let mut note = |mark: &str, host: &HostPattern| {
-        count += 1;
-        if changed.len() < HOSTS_IN_LOG {
-            changed.push(format!("{mark}{host}"));
-        }
-    };
-    for (name, host) in &now.hosts {
-        match before.hosts.get(name) {
-            None => note("+", name),
-            Some(old) if !Arc::ptr_eq(old, host) => note("", name),
-            Some(_) => {}
-        }
+fn log_hosts(touched: &BTreeSet<HostPattern>, before: &Model, now: &Model, took: Duration) {
+    let changed: Vec<String> = touched
+        .iter()
+        .filter_map(|name| match (before.hosts.get(name), now.hosts.get(name)) {
+            (None, Some(_)) => Some(format!("+{name}")),
+            (Some(_), None) => Some(format!("-{name}")),
+            (Some(old), Some(new)) if !Arc::ptr_eq(old, new) => Some(name.to_string()),
+            _ => None,
+        })
+        .collect();
+    let (told, rest) = changed.split_at(changed.len().min(HOSTS_IN_LOG));
+    let mut told = told.join(" ");
+    if !rest.is_empty() {
+        let _ = write!(told, " and {} more", rest.len());
     }
-    before.hosts.keys().filter(|name| !now.hosts.contains_key(name)).for_each(|name| note("-", name));
-    if count > changed.len() {
-        changed.push(format!("and {} more", count - changed.len()));
-    }
-    tracing::info!(hosts = now.hosts.len(), changed = changed.join(" "), took_us = took.as_micros(), "routes changed");
+    tracing::info!(hosts = now.hosts.len(), changed = told, took_us = took.as_micros(), "routes changed");
 }
 
-fn log_problems(before: &Report, now: &Report) {
+fn log_problems(touched: &BTreeSet<ObjectRef>, before: &Report, now: &Report) {
     let mut logged = 0;
-    for (object, report) in differing(&before.objects, &now.objects) {
-        let old = before.objects.get(object);
+    for object in touched {
+        let (old, report) = (before.objects.get(object), now.objects.get(object));
         let known = |finding| old.is_some_and(|old| old.findings.contains(finding));
-        let news: Vec<_> = report.into_iter().flat_map(ObjectReport::problems).filter(|finding| !known(finding)).collect();
+        let news: Vec<_> = report.into_iter().flat_map(|report| report.problems()).filter(|finding| !known(finding)).collect();
         for finding in news {
             logged += 1;
             if logged <= PROBLEMS_IN_LOG {
@@ -160,19 +164,6 @@ fn log_problems(before: &Report, now: &Report) {
     if logged > PROBLEMS_IN_LOG {
         tracing::warn!("and {} more problems; `penstock check` or /debug/model lists all", logged - PROBLEMS_IN_LOG);
     }
-}
-
-/// The objects whose reports differ, with what is said of them now.
-fn differing<'a>(
-    before: &'a BTreeMap<ObjectRef, Arc<ObjectReport>>,
-    now: &'a BTreeMap<ObjectRef, Arc<ObjectReport>>,
-) -> impl Iterator<Item = (&'a ObjectRef, Option<&'a ObjectReport>)> {
-    let changed = now
-        .iter()
-        .filter(|(object, report)| before.get(*object).is_none_or(|old| !Arc::ptr_eq(old, report)))
-        .map(|(object, report)| (object, Some(&**report)));
-    let gone = before.keys().filter(|object| !now.contains_key(*object)).map(|object| (object, None));
-    changed.chain(gone)
 }
 
 /// Whether anything in a report was refused.

@@ -40,8 +40,8 @@ pub struct SourceOptions {
     pub published_service: Option<Key>,
 }
 
-/// How often the time that the last changes took passes before the next are told: at most a fifth of a core goes into translation.
-const GATHERING: u32 = 4;
+/// How often the time that the last changes took passes before the next are told: at most a third of a core goes into translation.
+const GATHERING: u32 = 2;
 
 /// The shortest time in which changes are gathered: an object and those it needs are often written in one go.
 const SHORTEST_GATHERING: Duration = Duration::from_millis(5);

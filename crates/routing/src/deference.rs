@@ -20,9 +20,20 @@ pub(crate) fn defers(route: &Route) -> bool {
     matches!(route.matches.path, PathMatch::Location { meant: Meant::Prefix | Meant::Exact, .. })
 }
 
-/// Whether `native` goes before a route that [`defers`], which stands before it in rank. Both hold this path.
-fn goes_before(native: &Route, deferring: &Route, path: &[u8]) -> bool {
+/// The path of a request in each form.
+#[derive(Clone, Copy)]
+pub(crate) struct Texts<'q> {
+    pub(crate) normalised: &'q [u8],
+    pub(crate) decoded: &'q [u8],
+}
+
+/// Whether `native` goes before a route that [`defers`], which stands before it in rank. Both hold the path, each in its form.
+fn goes_before(native: &Route, deferring: &Route, texts: Texts<'_>) -> bool {
     let PathMatch::Location { written, meant, .. } = &deferring.matches.path else { return false };
+    let path = match deferring.matches.form {
+        PathForm::Normalised => texts.normalised,
+        PathForm::Decoded => texts.decoded,
+    };
     let prefix = without_slash(written).as_bytes();
     let stands = match (meant, &native.matches.path) {
         (Meant::Exact, _) => written.as_bytes() == path,
@@ -39,13 +50,12 @@ pub(crate) struct Deferring<'t, 'q, R, I: Iterator<Item = &'t CompiledRoute<R>>>
     needed: bool,
     /// Those that were passed and may have to stand back.
     waiting: VecDeque<&'t CompiledRoute<R>>,
-    path: &'q [u8],
+    texts: Texts<'q>,
 }
 
 impl<'t, 'q, R, I: Iterator<Item = &'t CompiledRoute<R>>> Deferring<'t, 'q, R, I> {
-    /// The path is that in the decoded form.
-    pub(crate) fn new(by_rank: I, needed: bool, path: &'q [u8]) -> Self {
-        Self { by_rank: by_rank.peekable(), needed, waiting: VecDeque::new(), path }
+    pub(crate) fn new(by_rank: I, needed: bool, texts: Texts<'q>) -> Self {
+        Self { by_rank: by_rank.peekable(), needed, waiting: VecDeque::new(), texts }
     }
 }
 
@@ -63,7 +73,7 @@ impl<'t, R, I: Iterator<Item = &'t CompiledRoute<R>>> Iterator for Deferring<'t,
                 continue;
             }
             return match self.waiting.front() {
-                Some(first) if !goes_before(next.route(), first.route(), self.path) => self.waiting.pop_front(),
+                Some(first) if !goes_before(next.route(), first.route(), self.texts) => self.waiting.pop_front(),
                 _ => self.by_rank.next(),
             };
         }

@@ -12,7 +12,7 @@ use penstock_model::{Host, Meant, PathForm, PathMatch, Route, pattern::PathPatte
 
 use crate::{
     Ambiguity, Request, Unmet, ambiguity, deference,
-    deference::Deferring,
+    deference::{Deferring, Texts},
     prefixes::{Prefixes, without_slash},
     request::{self, Conditions},
     reuse::Known,
@@ -235,8 +235,9 @@ impl<R> HostTable<R> {
             let routes = self.routes.get(range).unwrap_or_default();
             routes.iter().filter(move |route| Forms::one(route.route.matches.form).meets(forms))
         });
-        let decoded = second.or(first).map_or(&b""[..], |(text, _)| text);
-        Deferring::new(by_rank, self.defers, decoded)
+        let text = |view: Option<(&'q [u8], Forms)>| view.map_or(&b""[..], |(text, _)| text);
+        let texts = Texts { normalised: text(first), decoded: text(second.or(first)) };
+        Deferring::new(by_rank, self.defers, texts)
     }
 
     /// The places in `paths` of the paths that hold a text, ascending. Each kind is looked up when the one before it is through.

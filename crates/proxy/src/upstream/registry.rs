@@ -4,7 +4,7 @@
 //! Endpoint sets are replaced in place: a change of endpoints touches no route.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     fmt,
     net::SocketAddr,
     sync::{
@@ -106,16 +106,13 @@ impl Registry {
     /// Empties the endpoints of Service ports that the model names and that are not among these. Those that it does not name stay: a request that
     /// was matched in the table before is on its way to them.
     pub(crate) fn empty_others(&self, model: Option<&Model>, endpoints: &BTreeMap<ServicePort, Arc<EndpointSet>>) {
-        let named: HashSet<&ServicePort> = model
-            .into_iter()
-            .flat_map(|model| model.backends.keys())
-            .filter_map(|key| match &key.origin {
-                Origin::Service(port) => Some(port),
-                Origin::Missing(_) | Origin::Address { .. } => None,
-            })
-            .collect();
+        let names = |port: &ServicePort| {
+            let mut backends = model.into_iter().flat_map(|model| model.backends.keys());
+            backends.any(|key| matches!(&key.origin, Origin::Service(named) if named == port))
+        };
         for (port, held) in &self.known().services {
-            if named.contains(port) && !endpoints.contains_key(port) && !held.load().endpoints.is_empty() {
+            // Few are to be emptied at a time, so that few have to be looked for.
+            if !endpoints.contains_key(port) && !held.load().endpoints.is_empty() && names(port) {
                 held.store(Arc::default());
             }
         }
