@@ -1,6 +1,6 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint deny fmt crds docs bench bench-quick bench-routing chart image
+.PHONY: help run test lint deny fmt crds docs bench bench-quick bench-routing fuzz chart image
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 17
@@ -48,6 +48,12 @@ bench-quick: ## The main rows of it, beside nginx and HAProxy, in under four min
 
 bench-routing: ## Time the routing table: build, one-route change, match, with 10, 1 000 and 50 000 routes
 	cargo bench --locked -p penstock-routing
+
+fuzz: ## Fuzz each target of the HTTP/1.1 codec for a minute (needs cargo-fuzz and a nightly toolchain)
+	cd crates/http1/fuzz && for target in request_head response_head chunked_body hyper_requests; do \
+		mkdir -p target/found/$$target && \
+		cargo +nightly fuzz run $$target target/found/$$target corpus/$$target -- -max_total_time=60 -max_len=1024 || exit 1; \
+	done
 
 chart: crds ## Copy the CRDs into the chart and print the plain manifests from it
 	deploy/render.sh

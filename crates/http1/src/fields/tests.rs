@@ -1,0 +1,115 @@
+use super::*;
+
+fn fields(lines: &[(&str, &str)]) -> Fields {
+    let mut fields = Fields::new();
+    for (name, value) in lines {
+        fields.push_raw(name.as_bytes(), value.as_bytes()).unwrap();
+    }
+    fields
+}
+
+fn written(fields: &Fields) -> String {
+    let mut out = Vec::new();
+    fields.write(&mut out);
+    String::from_utf8(out).unwrap().replace("\r\n", "|")
+}
+
+#[test]
+fn a_slot_takes_sixteen_bytes() {
+    assert_eq!(size_of::<Slot>(), 16);
+    assert_eq!(size_of::<Name>(), 1);
+}
+
+#[test]
+fn order_and_case_stay() {
+    let fields = fields(&[("x-B", "1"), ("HOST", "a"), ("X-a", "2"), ("x-b", "3")]);
+    assert_eq!(written(&fields), "x-B: 1|HOST: a|X-a: 2|x-b: 3|");
+    assert_eq!((fields.len(), fields.is_empty()), (4, false));
+    assert_eq!(fields.iter().map(|field| field.name).collect::<Vec<_>>(), [Name::Other, Name::Host, Name::Other, Name::Other]);
+}
+
+#[test]
+fn fields_are_found_in_any_case() {
+    let fields = fields(&[("cookie", "a"), ("X-One", "1"), ("COOKIE", "b"), ("x-one", "2")]);
+    assert_eq!(fields.get(Name::Cookie), Some(&b"a"[..]));
+    assert!(fields.all(Name::Cookie).eq([b"a", b"b"]));
+    assert!(fields.all(Name::Cookie).rev().eq([b"b", b"a"]));
+    assert!(fields.all_raw(b"cookie").eq([b"a", b"b"]));
+    assert_eq!(fields.get_raw(b"x-one"), Some(&b"1"[..]));
+    assert!(fields.all_raw(b"X-ONE").eq([b"1", b"2"]));
+    assert_eq!((fields.get(Name::Host), fields.get_raw(b"x-two"), fields.get(Name::Other)), (None, None, None));
+    assert!(fields.contains(Name::Cookie) && !fields.contains(Name::Host));
+}
+
+#[test]
+fn nothing_that_ends_a_line_can_be_added() {
+    let mut fields = fields(&[("a", "1")]);
+    for value in ["x\r\nb: 2", "x\ny", "x\ry", "\0", "x\x7f", "\u{b}"] {
+        assert_eq!(fields.push(Name::Server, value.as_bytes()), Err(FieldError::Value), "{value:?}");
+        assert_eq!(fields.set_raw(b"a", value.as_bytes()), Err(FieldError::Value), "{value:?}");
+    }
+    for name in ["", "a b", "a:", "a\r\n", "ä", "a\0"] {
+        assert_eq!(fields.push_raw(name.as_bytes(), b"x"), Err(FieldError::Name), "{name:?}");
+        assert_eq!(fields.set_raw(name.as_bytes(), b"x"), Err(FieldError::Name), "{name:?}");
+    }
+    assert_eq!(fields.push(Name::Other, b"x"), Err(FieldError::Name));
+    assert_eq!(fields.push_raw(&vec![b'a'; 65_536], b"x"), Err(FieldError::Name));
+    assert_eq!(fields.push_raw(b"a", &vec![b'a'; MAX_HEAD]), Err(FieldError::TooLarge));
+    assert_eq!(written(&fields), "a: 1|");
+}
+
+#[test]
+fn a_value_is_added_without_the_blanks_around_it() {
+    let mut fields = Fields::new();
+    fields.push(Name::Via, b" \t1.1 a \t").unwrap();
+    fields.push(Name::Vary, b"  ").unwrap();
+    assert_eq!(written(&fields), "Via: 1.1 a|Vary: |");
+}
+
+#[test]
+fn setting_keeps_the_place_and_the_spelling_of_the_first() {
+    let mut fields = fields(&[("a", "1"), ("hOST", "x"), ("X-One", "1"), ("host", "y"), ("x-one", "2")]);
+    fields.set(Name::Host, b"z").unwrap();
+    fields.set_raw(b"X-ONE", b"3").unwrap();
+    fields.set(Name::Via, b"4").unwrap();
+    fields.set_raw(b"x-two", b"5").unwrap();
+    assert_eq!(written(&fields), "a: 1|hOST: z|X-One: 3|Via: 4|x-two: 5|");
+}
+
+#[test]
+fn removing() {
+    let mut fields = fields(&[("Via", "1"), ("a", "2"), ("VIA", "3"), ("A", "4"), ("b", "5"), ("TE", "6")]);
+    assert!(fields.remove(Name::Via) && !fields.remove(Name::Via) && !fields.contains(Name::Via));
+    assert!(fields.remove_raw(b"A") && !fields.remove_raw(b"a") && fields.remove_raw(b"te"));
+    assert!(!fields.remove(Name::Other));
+    assert_eq!(written(&fields), "b: 5|");
+    fields.retain(|field| field.value != b"5");
+    assert!(fields.is_empty() && !fields.contains(Name::Other));
+}
+
+#[test]
+fn items_run_over_all_lines() {
+    let fields = fields(&[("Connection", "close, ,x"), ("a", "b"), ("connection", " Upgrade ")]);
+    assert!(fields.items(Name::Connection).eq([&b"close"[..], b"x", b"Upgrade"]));
+    assert!(fields.has_item(Name::Connection, "upgrade") && !fields.has_item(Name::Connection, "up"));
+    assert!(!fields.has_item(Name::Upgrade, "x"));
+}
+
+#[test]
+fn a_cleared_list_keeps_what_was_allocated() {
+    let mut fields = fields(&[("a", "1"), ("b", "2")]);
+    let (bytes, slots) = (fields.bytes.capacity(), fields.slots.capacity());
+    fields.clear();
+    assert_eq!((fields.bytes.capacity(), fields.slots.capacity()), (bytes, slots));
+    assert_eq!(written(&fields), "");
+    let buffer = fields.take_buffer();
+    assert_eq!((buffer.len(), buffer.capacity(), fields.bytes.capacity()), (0, bytes, 0));
+}
+
+#[test]
+fn no_credentials_are_shown() {
+    let fields =
+        fields(&[("authorization", "Basic c2VjcmV0"), ("cookie", "s=secret"), ("set-cookie", "s=secret"), ("via", "shown")]);
+    let shown = format!("{fields:?}");
+    assert!(!shown.contains("secret") && !shown.contains("c2VjcmV0") && shown.contains("via: shown"), "{shown}");
+}

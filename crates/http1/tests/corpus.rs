@@ -1,0 +1,40 @@
+//! What the fuzz targets found interesting, run as a plain test.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod support;
+
+use std::{fs, path::Path};
+
+fn each(target: &str, run: impl Fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let mut count = 0;
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        // Shown when one fails.
+        println!("{}", path.display());
+        let mut bytes = fs::read(&path).unwrap();
+        for piece in 0..32 {
+            if let Some(first) = bytes.first_mut() {
+                *first = piece;
+            }
+            run(&bytes);
+        }
+        count += 1;
+    }
+    assert!(count > 10, "{} is not empty", folder.display());
+}
+
+#[test]
+fn requests_of_the_corpus_hold_what_is_promised() {
+    each("request_head", support::request_head);
+}
+
+#[test]
+fn responses_of_the_corpus_hold_what_is_promised() {
+    each("response_head", support::response_head);
+}
+
+#[test]
+fn chunked_bodies_of_the_corpus_hold_what_is_promised() {
+    each("chunked_body", support::chunked_body);
+}
