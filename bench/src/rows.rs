@@ -320,9 +320,9 @@ pub fn experiments() -> Vec<Experiment> {
             row(format!("5 000 routes, 10 changes a second ({title}): CPU per request, against rest"), Times, Some(AtMost(1.05))),
             row(format!("… p99, against rest ({title})"), Times, Some(AtMost(1.25))),
             row(format!("… CPU per request in the data plane's threads at rest ({title})"), Microseconds, None),
-            row(format!("… the same while routes change ({title})"), Microseconds, None),
+            row(format!("… CPU while routes change ({title})"), Microseconds, None),
             row(format!("… p99 at rest ({title})"), Microseconds, None),
-            row(format!("… the same while routes change ({title})"), Microseconds, None),
+            row(format!("… p99 while routes change ({title})"), Microseconds, None),
         ];
         let experiment = Experiment::new(name, Group::Changes, Measure::Churn, rows);
         all.push(Experiment { who: Who::Penstock, routes: 5000, both_cores, quick: !both_cores, ..experiment });
