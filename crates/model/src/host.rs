@@ -53,6 +53,9 @@ pub struct Host {
     pub pattern: HostPattern,
     /// None: the host asks for no TLS of its own; a handshake for it gets the default certificate.
     pub tls: Option<HostTls>,
+    /// No rule names the host: it has a certificate, and its requests go where they would without it, to a wildcard above it or to [`HostPattern::Any`].
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub certificate_only: bool,
     /// Where two routes match a request equally well, the one that stands first wins.
     pub routes: Vec<Arc<Route>>,
 }

@@ -28,7 +28,7 @@ async fn answer(proxy: &support::Proxy, host: &str, path: &str) -> (String, Stri
 
 fn with_host(model: &Model, pattern: HostPattern, tls: Option<HostTls>, routes: Vec<Route>) -> Arc<Model> {
     let mut model = model.clone();
-    let host = Host { pattern: pattern.clone(), tls, routes: routes.into_iter().map(Arc::new).collect() };
+    let host = Host { pattern: pattern.clone(), tls, certificate_only: false, routes: routes.into_iter().map(Arc::new).collect() };
     model.hosts.insert(pattern, Arc::new(host));
     Arc::new(model)
 }

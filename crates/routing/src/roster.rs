@@ -3,7 +3,12 @@
 //! Hosts stand in blocks behind `Arc`s. Blocks in which no pointer changed are shared and cost one comparison a host; only in the others
 //! are patterns compared.
 
-use std::{cmp::Ordering, collections::btree_map, iter::Peekable, sync::Arc};
+use std::{
+    cmp::Ordering,
+    collections::btree_map,
+    iter::{Filter, Peekable},
+    sync::Arc,
+};
 
 use penstock_model::{Host, HostPattern, Model};
 
@@ -30,13 +35,18 @@ pub(crate) enum Change<'m> {
     Removed(HostPattern),
 }
 
-type Hosts<'m> = Peekable<btree_map::Iter<'m, HostPattern, Arc<Host>>>;
+type Hosts<'m> = Peekable<Filter<btree_map::Iter<'m, HostPattern, Arc<Host>>, fn(&(&'m HostPattern, &'m Arc<Host>)) -> bool>>;
+
+/// Requests to a host that has no more than a certificate belong to others.
+fn takes_requests(host: &(&HostPattern, &Arc<Host>)) -> bool {
+    !host.1.certificate_only
+}
 
 impl Roster {
     /// The roster of the next model; `change` is told what differs.
     pub(crate) fn next<'m>(&self, model: &'m Model, change: &mut impl FnMut(Change<'m>)) -> Self {
         let mut next = Self { blocks: Vec::with_capacity(self.blocks.len() + 1) };
-        let mut hosts: Hosts<'m> = model.hosts.iter().peekable();
+        let mut hosts: Hosts<'m> = model.hosts.iter().filter(takes_requests as fn(&_) -> _).peekable();
         for block in &self.blocks {
             let mut ahead = hosts.clone();
             if block.iter().all(|(_, known)| ahead.next().is_some_and(|(_, host)| Arc::ptr_eq(known, host))) {

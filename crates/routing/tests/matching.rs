@@ -5,7 +5,9 @@ mod support;
 
 use std::sync::Arc;
 
-use penstock_model::{Action, Meant, PathMatch, PathRewrite, Redirect, RedirectTarget, Respond, Route, ValueMatch, ValueMatchKind};
+use penstock_model::{
+    Action, Host, Meant, PathMatch, PathRewrite, Redirect, RedirectTarget, Respond, Route, ValueMatch, ValueMatchKind,
+};
 use penstock_routing::{Ambiguity, HostName, Outcome, Reading, Table, Unmet};
 use support::*;
 
@@ -342,4 +344,20 @@ fn a_table_prints_no_more_than_its_size() {
     assert_eq!(format!("{table:?}"), "Table { hosts: 1, .. }");
     let found: Vec<_> = table.hosts().map(Arc::clone).collect();
     assert_eq!(format!("{found:?}"), "[HostTable { host: Exact(\"secret.test\"), routes: 1, .. }]");
+}
+
+#[test]
+fn a_host_that_has_no_more_than_a_certificate_takes_no_request() {
+    let certificate_only = |name: &str| Arc::new(Host { certificate_only: true, ..(*host(name, Vec::new())).clone() });
+    let asked =
+        |table: &Table<String>, name: &str| met(&table.find(Some(&HostName::parse(name).unwrap()), &Asked::get("/"))).to_owned();
+    let ours = || [host("*", vec![route("any", prefix("/"))]), host("*.b.test", vec![route("wildcard", prefix("/"))])];
+    let with = |more: [Arc<Host>; 2]| model(ours().into_iter().chain(more));
+    let first = table(&with([certificate_only("a.test"), certificate_only("x.b.test")]));
+    assert_eq!((asked(&first, "a.test"), asked(&first, "x.b.test")), ("any".to_owned(), "wildcard".to_owned()));
+    let claimed =
+        first.update(&with([host("a.test", vec![route("own", prefix("/"))]), certificate_only("x.b.test")]), &mut compile);
+    assert_eq!((asked(&claimed, "a.test"), asked(&claimed, "x.b.test")), ("own".to_owned(), "wildcard".to_owned()));
+    let again = claimed.update(&with([certificate_only("a.test"), certificate_only("x.b.test")]), &mut compile);
+    assert_eq!(asked(&again, "a.test"), "any");
 }

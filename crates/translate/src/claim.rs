@@ -75,6 +75,8 @@ pub(crate) struct HostClaim {
     /// ingress-nginx: answers like the fallback if this is the oldest Ingress of the host and nobody has one.
     pub(crate) implied_root: Option<Arc<Route>>,
     pub(crate) tls: Option<TlsClaim>,
+    /// No rule names the host: only its certificate is asked for.
+    pub(crate) certificate_only: bool,
 }
 
 /// A route that is asked for, and by which field.

@@ -133,6 +133,7 @@ impl Reader<'_, '_> {
             rule_less: self.rule_less,
             implied_root: None,
             tls: None,
+            certificate_only: false,
         })
     }
 

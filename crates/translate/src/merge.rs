@@ -48,6 +48,7 @@ pub(crate) fn merge(pattern: &HostPattern, claims: &Claims, previous: Option<&Ar
 
 struct Merging<'c> {
     pattern: &'c HostPattern,
+    certificate_only: bool,
     /// The host-wide rule of ingress-nginx holds: all its paths are regular expressions.
     regexes: bool,
     taken: HashMap<MatchKey<'c>, (&'c Order, &'c HostClaim)>,
@@ -102,6 +103,7 @@ impl<'c> Merging<'c> {
     fn take_all(pattern: &'c HostPattern, claims: &'c Claims, regexes: bool) -> Self {
         let mut merging = Self {
             pattern,
+            certificate_only: claims.values().all(|claim| claim.certificate_only),
             regexes,
             taken: HashMap::new(),
             exact: Vec::new(),
@@ -326,7 +328,7 @@ impl<'c> Merging<'c> {
         if let Some(previous) = previous {
             share(&mut routes, &previous.routes);
         }
-        let host = Host { pattern: self.pattern.clone(), tls, routes };
+        let host = Host { pattern: self.pattern.clone(), tls, certificate_only: self.certificate_only, routes };
         let host = match previous {
             Some(previous) if **previous == host => Arc::clone(previous),
             _ => Arc::new(host),

@@ -75,6 +75,7 @@ pub(crate) fn read(mut reading: Reading<'_>, id: &Id, object: &ProxyRoute) -> Ob
             rule_less: false,
             implied_root: None,
             tls: tls.as_ref().map(|tls| tls.claim(&mut reading, &pattern, &field)),
+            certificate_only: false,
         };
         (pattern, Arc::new(claim))
     });

@@ -321,7 +321,7 @@ mod tests {
     fn model(default: &Arc<KeyPair>, hosts: impl IntoIterator<Item = (HostPattern, Option<HostTls>)>) -> Model {
         let hosts = hosts
             .into_iter()
-            .map(|(pattern, tls)| (pattern.clone(), Arc::new(Host { pattern, tls, routes: Vec::new() })))
+            .map(|(pattern, tls)| (pattern.clone(), Arc::new(Host { pattern, tls, certificate_only: false, routes: Vec::new() })))
             .collect::<BTreeMap<_, _>>();
         Model { hosts, default_certificate: CertificateSource::Given(default.clone()), ..Model::default() }
     }

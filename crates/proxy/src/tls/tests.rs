@@ -33,7 +33,7 @@ fn device(name: &str) -> (Arc<KeyPair>, Arc<str>) {
 fn host(name: &str, pair: &Arc<KeyPair>, min_version: TlsVersion) -> (HostPattern, Arc<Host>) {
     let pattern = HostPattern::Exact(name.into());
     let tls = Some(HostTls { certificate: CertificateSource::Given(pair.clone()), min_version });
-    (pattern.clone(), Arc::new(Host { pattern, tls, routes: Vec::new() }))
+    (pattern.clone(), Arc::new(Host { pattern, tls, certificate_only: false, routes: Vec::new() }))
 }
 
 fn model(hosts: impl IntoIterator<Item = (HostPattern, Arc<Host>)>) -> Model {
@@ -229,7 +229,8 @@ fn a_name_has_a_certificate_if_its_host_asks_for_one_or_a_wildcard_over_it_does(
     let (pair, _) = signed(&["*.apps.test"]);
     let wildcard = HostPattern::Wildcard { suffix: "apps.test".into(), depth: penstock_model::WildcardDepth::One };
     let tls = host("x", &pair, TlsVersion::V1_2).1.tls.clone();
-    let with = |pattern: HostPattern, tls| (pattern.clone(), Arc::new(Host { pattern, tls, routes: Vec::new() }));
+    let with =
+        |pattern: HostPattern, tls| (pattern.clone(), Arc::new(Host { pattern, tls, certificate_only: false, routes: Vec::new() }));
     let model = model([
         with(wildcard, tls.clone()),
         with(HostPattern::Exact("x.apps.test".into()), None),

@@ -74,7 +74,8 @@ pub fn model(routes: Vec<Route>) -> Arc<Model> {
             }
         }
     }
-    let host = Host { pattern: HostPattern::Any, tls: None, routes: routes.into_iter().map(Arc::new).collect() };
+    let host =
+        Host { pattern: HostPattern::Any, tls: None, certificate_only: false, routes: routes.into_iter().map(Arc::new).collect() };
     Arc::new(Model {
         hosts: [(HostPattern::Any, Arc::new(host))].into(),
         backends,

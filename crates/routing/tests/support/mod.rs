@@ -63,7 +63,12 @@ pub fn pattern(host: &str) -> HostPattern {
 }
 
 pub fn host(name: &str, routes: Vec<Route>) -> Arc<Host> {
-    Arc::new(Host { pattern: pattern(name), tls: None, routes: routes.into_iter().map(Arc::new).collect() })
+    Arc::new(Host {
+        pattern: pattern(name),
+        tls: None,
+        certificate_only: false,
+        routes: routes.into_iter().map(Arc::new).collect(),
+    })
 }
 
 pub fn model(hosts: impl IntoIterator<Item = Arc<Host>>) -> Model {

@@ -1,6 +1,7 @@
 //! The `tls` section of an Ingress: which certificate its hosts get.
 //!
-//! For a host, the entry that lists it counts. Else, native: one that lists a wildcard over it, or no host at all;
+//! For a host, the entry that lists it counts. Else, native: one that lists a wildcard over it, or no host at all; and where the Ingress is for
+//! hosts that it does not name (a rule without host, or no rules), the hosts that its entries list get their certificates, and nothing else;
 //! ingress-nginx: the first whose certificate covers it, and if none does, the default certificate. An Ingress with a `tls` section
 //! makes TLS hosts of its hosts whatever is wrong with the Secrets: plain requests are redirected, and the default certificate is served.
 
@@ -24,6 +25,9 @@ struct Entry {
 impl Reader<'_, '_> {
     pub(super) fn tls(&mut self, section: &[IngressTLS]) {
         let entries: Vec<Entry> = section.iter().enumerate().map(|(number, entry)| self.entry(number, entry)).collect();
+        if !self.nginx && self.hosts.contains_key(&HostPattern::Any) {
+            self.name_listed(&entries);
+        }
         let hosts: Vec<HostPattern> = self.hosts.keys().cloned().collect();
         let mut used = vec![false; entries.len()];
         for host in &hosts {
@@ -39,6 +43,15 @@ impl Reader<'_, '_> {
                 self.reading.honoured(&entry.field);
             } else if !used && !hosts.is_empty() {
                 self.reading.ignored(&entry.field, Reason::NoEffect, "no host of this Ingress gets its certificate from here");
+            }
+        }
+    }
+
+    /// Makes hosts of names that only this section has.
+    fn name_listed(&mut self, entries: &[Entry]) {
+        for listed in entries.iter().flat_map(|entry| &entry.hosts) {
+            if !self.hosts.contains_key(listed) {
+                self.host(listed).certificate_only = true;
             }
         }
     }
