@@ -210,6 +210,7 @@ impl AsyncWrite for ClientStream {
 #[derive(Debug, Default)]
 pub(crate) struct UpstreamState {
     received: AtomicU64,
+    written: AtomicU64,
     /// Milliseconds; zero: none.
     write_limit: AtomicU64,
 }
@@ -218,6 +219,11 @@ impl UpstreamState {
     /// Bytes that came so far.
     pub(crate) fn received(&self) -> u64 {
         self.received.load(Relaxed)
+    }
+
+    /// Bytes that were written so far.
+    pub(crate) fn written(&self) -> u64 {
+        self.written.load(Relaxed)
     }
 
     /// How long a write may make no progress from now on.
@@ -259,6 +265,12 @@ impl UpstreamStream {
         self.listens_on = false;
     }
 
+    fn count(&self, written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(written)) = written {
+            self.state.written.fetch_add(*written as u64, Relaxed);
+        }
+    }
+
     fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         let limit = match self.state.write_limit.load(Relaxed) {
             0 => None,
@@ -297,12 +309,14 @@ impl AsyncWrite for UpstreamStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.transport).poll_write(cx, buf);
+        this.count(&written);
         this.watch(cx, written)
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.transport).poll_write_vectored(cx, bufs);
+        this.count(&written);
         this.watch(cx, written)
     }
 

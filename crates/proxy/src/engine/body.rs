@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::VecDeque,
     fmt,
     future::poll_fn,
     io,
@@ -29,6 +30,9 @@ use crate::{
 /// What is read of a body that nobody wants any more: a client that sends on after the answer for longer than this is not reading it.
 const MOST_LEFTOVER: usize = 1 << 20;
 const LEFTOVER_TIME: Duration = Duration::from_secs(2);
+
+/// What is kept of a request's body until its response begins, to be sent again where that is safe: forms and API calls, not uploads.
+const REPLAY: usize = 64 * 1024;
 
 /// Why a body ended before its end.
 #[derive(Debug)]
@@ -90,8 +94,34 @@ pub(crate) struct Upload {
     /// When a piece went by last.
     progress: Cell<u64>,
     response: Cell<Answered>,
+    replay: RefCell<Replay>,
     /// Who waits for a piece, and is to wait with another limit once the response is over.
     waiter: RefCell<Option<Waker>>,
+}
+
+/// What went by, for another try.
+#[derive(Debug)]
+enum Replay {
+    Kept(Vec<Bytes>),
+    /// It is too much, it has trailers, or the response began.
+    Gone,
+}
+
+impl Default for Replay {
+    fn default() -> Self {
+        Self::Kept(Vec::new())
+    }
+}
+
+impl Replay {
+    fn keep(&mut self, frame: &Frame<Bytes>) {
+        let Self::Kept(pieces) = self else { return };
+        let kept: usize = pieces.iter().map(Bytes::len).sum();
+        match frame.data_ref() {
+            Some(data) if kept + data.len() <= REPLAY => pieces.push(data.clone()),
+            Some(_) | None => *self = Self::Gone,
+        }
+    }
 }
 
 /// How far the response is while the request's body goes by.
@@ -108,6 +138,7 @@ enum Answered {
 impl Upload {
     pub(super) fn response_begins(&self) {
         self.response.set(Answered::Begun);
+        self.replay.replace(Replay::Gone);
     }
 
     pub(super) fn response_is_over(&self) {
@@ -135,6 +166,14 @@ impl Upload {
         self.too_slow.get()
     }
 
+    /// The whole body, if it went by and was kept.
+    fn whole(&self) -> Option<Vec<Bytes>> {
+        match &*self.replay.borrow() {
+            Replay::Kept(pieces) if self.ended.get() => Some(pieces.clone()),
+            Replay::Kept(_) | Replay::Gone => None,
+        }
+    }
+
     /// The client's connection failed.
     pub(super) fn has_failed(&self) -> bool {
         self.failed.get()
@@ -148,8 +187,9 @@ impl Upload {
 /// A request's body on its way to the upstream.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
-    /// None: there is no body.
+    /// None: there is no body, or it is sent again.
     incoming: Option<Incoming>,
+    again: VecDeque<Bytes>,
     upload: Rc<Upload>,
     limit: Option<u64>,
     idle: Option<Duration>,
@@ -185,6 +225,7 @@ impl RequestBody {
         });
         Self {
             incoming,
+            again: VecDeque::new(),
             upload,
             limit: None,
             idle: http1.then_some(client.worker.shared.options.limits.body_time),
@@ -195,9 +236,19 @@ impl RequestBody {
     }
 
     pub(super) fn empty() -> Self {
+        Self::of_pieces(Rc::default(), VecDeque::new())
+    }
+
+    /// The body that went by in vain, if it can be sent again.
+    pub(super) fn replayed(upload: &Rc<Upload>) -> Option<Self> {
+        Some(Self::of_pieces(upload.clone(), upload.whole()?.into()))
+    }
+
+    fn of_pieces(upload: Rc<Upload>, again: VecDeque<Bytes>) -> Self {
         Self {
             incoming: None,
-            upload: Rc::default(),
+            again,
+            upload,
             limit: None,
             idle: None,
             patience: Patience::default(),
@@ -269,7 +320,9 @@ impl Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
+        let Some(incoming) = &mut this.incoming else {
+            return Poll::Ready(this.again.pop_front().map(|data| Ok(Frame::data(data))));
+        };
         let upload = &this.upload;
         upload.polled.set(true);
         match Pin::new(&mut *incoming).poll_frame(cx) {
@@ -287,6 +340,7 @@ impl Body for RequestBody {
                         return Poll::Ready(Some(Err(BodyError::TooLarge)));
                     }
                 }
+                upload.replay.borrow_mut().keep(&frame);
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
@@ -322,11 +376,12 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+        self.again.is_empty() && self.incoming.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        let again = || self.again.iter().map(|data| data.len() as u64).sum();
+        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(again()), Body::size_hint)
     }
 }
 

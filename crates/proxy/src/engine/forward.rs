@@ -1,7 +1,7 @@
 //! Sending a request to an endpoint, and again where that is safe.
 //!
-//! A request is sent at most once, unless no byte of a response came and it was never written, or its method is idempotent and it has
-//! no body that was looked at. An endpoint that cannot be connected is passed over for the next one: nothing was sent.
+//! A request is sent at most once, unless no byte of a response came and it was never written, or its method is idempotent; and it has
+//! no body, or one that is kept whole. An endpoint that cannot be connected is passed over for the next one: nothing was sent.
 
 use std::{
     fmt,
@@ -161,8 +161,10 @@ pub(super) async fn send(
         };
         let Some(mut message) = request.take() else { return Err(Failure::ClientGone) };
         attempts += 1;
-        let repeatable = !resent && is_idempotent(message.method()) && http_body::Body::is_end_stream(message.body());
-        let copy = repeatable.then(|| Box::new(copy(&message)));
+        // What was kept for a while may be closed already, so that nothing is ever written.
+        let repeatable = !resent && (connection.reused || is_idempotent(message.method()));
+        let head = repeatable.then(|| Box::new(copy(&message)));
+        let without_body = http_body::Body::is_end_stream(message.body());
         let sent = Instant::now();
         address(&mut message, backend, &connection);
         frame(&mut message, backend);
@@ -174,7 +176,13 @@ pub(super) async fn send(
             }
             Attempt::Again(given_back, failure) => {
                 record.upstream(backend, connection.endpoint, None, attempts as u32);
-                let again = given_back.or(copy).filter(|_| !resent);
+                let copied = head.and_then(|mut head| {
+                    if !without_body {
+                        *head.body_mut() = RequestBody::replayed(&upload)?;
+                    }
+                    Some(head)
+                });
+                let again = given_back.or(copied).filter(|_| !resent);
                 let Some(again) = again else { return Err(failure) };
                 shared.metrics.upstream_retries.inc();
                 request = Some(again);
@@ -260,24 +268,24 @@ async fn attempt(
     match &mut connection.sender {
         Sender::Http1(Http1Sender { sender, state }) => {
             state.limit_writes(target.timeouts.send);
-            let before = state.received();
+            let before = (state.received(), state.written());
             let state = state.clone();
             let sent = sender.try_send_request(message);
             let result = within(sent, upload, target.timeouts.read, deadline).await;
-            judge(result, upload, || state.received() > before, idempotent)
+            judge(result, upload, || state.received() == before.0 && (idempotent || state.written() == before.1))
         }
         Sender::Http2 { sender, .. } => {
             let sent = sender.0.try_send_request(message);
             let result = within(sent, upload, target.timeouts.read, deadline).await;
             // What came on other streams says nothing about this one; a stream that was refused says so by its message coming back.
-            judge(result, upload, || true, idempotent)
+            judge(result, upload, || false)
         }
     }
 }
 
 type Sent = Result<Response<Incoming>, hyper::client::conn::TrySendError<Request<RequestBody>>>;
 
-fn judge(result: Option<Sent>, upload: &Upload, answered: impl FnOnce() -> bool, idempotent: bool) -> Attempt {
+fn judge(result: Option<Sent>, upload: &Upload, repeatable: impl Fn() -> bool) -> Attempt {
     let mut error = match result {
         Some(Ok(response)) => return Attempt::Response(response),
         None => return Attempt::Failed(Failure::ResponseTimeout),
@@ -300,7 +308,7 @@ fn judge(result: Option<Sent>, upload: &Upload, answered: impl FnOnce() -> bool,
     let failure = Failure::Http(error);
     match message {
         Some(message) if !upload.was_polled() => Attempt::Again(Some(Box::new(message)), failure),
-        None if idempotent && !upload.was_polled() && !answered() => Attempt::Again(None, failure),
+        _ if repeatable() => Attempt::Again(None, failure),
         _ => Attempt::Failed(failure),
     }
 }
