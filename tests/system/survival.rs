@@ -191,10 +191,8 @@ fn marker(batch: usize) -> Step {
 fn a_thousand_changes_and_an_outage_cut_nothing_and_lose_nothing() {
     let mut cluster = Cluster::start(ClusterOptions::default());
     cluster.apply(CLASSES);
-    let relay = Relay::to(cluster.server().trim_start_matches("https://").parse().unwrap());
-    let kubeconfig = cluster.path("relayed.kubeconfig");
-    let text = std::fs::read_to_string(cluster.kubeconfig()).unwrap();
-    std::fs::write(&kubeconfig, text.replace(&cluster.server(), &format!("https://{}", relay.address))).unwrap();
+    let relay = Relay::to(&cluster);
+    let kubeconfig = relay.kubeconfig(&cluster);
     let arguments = ["--publish-status-address", "192.0.2.7", "--election-ttl", "3s"];
     let penstock = Penstock::start(&[&["controller", "--kubeconfig", kubeconfig.to_str().unwrap()], &arguments[..]].concat());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

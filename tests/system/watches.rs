@@ -5,7 +5,8 @@ use serde_json::Value;
 use crate::{
     cluster::{Cluster, ClusterOptions},
     manifests::{CLASSES, controller, ingress, service, tls_secret},
-    support::{Backend, Penstock, eventually, served_certificate},
+    relay::Relay,
+    support::{Backend, PATIENCE, Penstock, eventually, eventually_within, served_certificate},
 };
 
 const ROUTE: &str = "
@@ -146,4 +147,39 @@ fn what_leaves_the_class_loses_what_is_ours_and_keeps_what_is_anothers() {
     // Nothing is written over and over: as many writes as there were reasons.
     let writes = penstock.metric("penstock_kubernetes_status_writes_total", "") as u64;
     assert_eq!(writes, 1 + 2, "an object is written again and again");
+}
+
+#[test]
+fn an_api_server_that_falls_silent_changes_nothing_and_is_asked_anew() {
+    let backend = Backend::start_outside("one");
+    let cluster = Cluster::start(ClusterOptions::default());
+    cluster.apply(CLASSES);
+    cluster.apply(&service("one", &backend));
+    let relay = Relay::to(&cluster);
+    let kubeconfig = relay.kubeconfig(&cluster);
+    let address_of_ours = ["--publish-status-address", "192.0.2.7", "--election-ttl", "3s"];
+    let penstock = Penstock::start(&[&["controller", "--kubeconfig", kubeconfig.to_str().unwrap()], &address_of_ours[..]].concat());
+    cluster.apply(&ingress("before", "before.test", "/", "one"));
+    eventually("our address", || address(&cluster, "before"));
+
+    relay.fall_silent();
+    cluster.apply(&ingress("after", "after.test", "/", "one"));
+    let serves = || assert_eq!((penstock.get("before.test", "/").1.as_str(), penstock.ask_admin("/readyz").0), ("one", 200));
+    // A watch may say nothing for half a minute with good reason, and the request that follows it has as long.
+    eventually_within(2 * PATIENCE, "the silence is noticed", || {
+        serves();
+        (penstock.metric("penstock_kubernetes_watches_interrupted", "") > 0.0).then_some(())
+    });
+    let log = penstock.log();
+    assert!(log.contains("the watch is interrupted; what was known serves on"), "{log}");
+    assert_eq!(penstock.get("after.test", "/").0, 404);
+
+    // What hung before hangs on: only who asks anew learns something.
+    relay.speak();
+    eventually("what came meanwhile is served", || {
+        serves();
+        (penstock.get("after.test", "/").1 == "one").then_some(())
+    });
+    eventually("it leads again, and writes", || address(&cluster, "after"));
+    eventually("all watches stand", || (penstock.metric("penstock_kubernetes_watches_interrupted", "") == 0.0).then_some(()));
 }

@@ -93,7 +93,7 @@ pub(crate) enum Origin {
 }
 
 /// After so many seconds the API server ends a watch, and it is asked for again. A connection that died unnoticed shows a little later.
-const WATCH: u32 = 60;
+const WATCH: u32 = 30;
 
 /// How often a kind that is not installed is looked for. Installing a CRD is a rare act, and a look is cheap.
 const LOOK_FOR_KIND: Duration = Duration::from_secs(5);
