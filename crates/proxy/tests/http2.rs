@@ -15,7 +15,10 @@ use support::{
     http2::{connect, open_websocket_h2},
     model, route, start, until,
 };
-use tokio::net::TcpStream;
+use tokio::{
+    net::TcpStream,
+    sync::{mpsc, watch},
+};
 
 #[tokio::test]
 async fn promise_6_a_websocket_over_http2_is_tunnelled_to_an_upgrade() {
@@ -116,10 +119,16 @@ async fn plain_http_on_the_tls_port_gets_a_plain_400() {
 
 #[tokio::test]
 async fn promise_11_goaway_lets_streams_finish() {
-    let backend = backend(|mut stream| async move {
-        let _ = support::read_head(&mut stream).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let (asked, mut is_asked) = mpsc::channel(1);
+    let (go, may_answer) = watch::channel(false);
+    let backend = backend(move |mut stream| {
+        let (asked, mut may_answer) = (asked.clone(), may_answer.clone());
+        async move {
+            let _ = support::read_head(&mut stream).await;
+            let _ = asked.send(()).await;
+            let _ = may_answer.wait_for(|may| *may).await;
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        }
     })
     .await;
     let proxy = start(&model(vec![route("/", backend)]));
@@ -127,9 +136,17 @@ async fn promise_11_goaway_lets_streams_finish() {
     let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
     let connection = tokio::spawn(connection);
     let answer = sender.send_request(Request::get("https://a.test/").body(()).unwrap(), true).unwrap().0;
-    // The request is on its way once its stream is answered for; the drain begins meanwhile.
+    tokio::time::timeout(PATIENCE, is_asked.recv()).await.unwrap();
     let plane = proxy.plane.clone();
     let drain = tokio::spawn(async move { plane.drain().await });
+    // Its GOAWAY came once no new stream can be opened.
+    let refused = async {
+        while sender.clone().ready().await.is_ok() {
+            tokio::task::yield_now().await
+        }
+    };
+    tokio::time::timeout(PATIENCE, refused).await.unwrap();
+    go.send_replace(true);
     let answer = tokio::time::timeout(PATIENCE, answer).await.unwrap().unwrap();
     assert_eq!(answer.status(), 200);
     drop(answer);
