@@ -242,6 +242,18 @@ mod tests {
     }
 
     #[test]
+    fn leadership_ends_by_the_clock_alone() {
+        let leadership = Leadership::default();
+        assert!(!leadership.is_leader());
+        let now = Moment::now();
+        leadership.set(Some(now + TTL));
+        assert!(leadership.valid_for().is_some_and(|left| left <= TTL));
+        // As it finds it who stood still past the end.
+        leadership.set(Some(now));
+        assert_eq!(leadership.valid_for(), None);
+    }
+
+    #[test]
     fn anothers_claim_counts_from_when_it_was_seen_to_change() {
         let now = Moment::now();
         let first = Claim::seen(None, "1".to_owned(), TTL, now);
