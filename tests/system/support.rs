@@ -115,6 +115,13 @@ pub struct Penstock {
     _state: tempfile::TempDir,
 }
 
+/// Keeps settings of whoever runs the tests from the command.
+fn without_settings(command: &mut Command) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PENSTOCK_")) {
+        command.env_remove(name);
+    }
+}
+
 impl Penstock {
     /// Starts it with these arguments and waits until it serves.
     pub fn start(arguments: &[&str]) -> Self {
@@ -126,6 +133,7 @@ impl Penstock {
     /// Starts it; it may be a while until it serves.
     pub fn spawn(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_penstock"));
+        without_settings(&mut command);
         command.args(arguments).envs(environment.iter().copied());
         let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
         Self::run(command, "127.0.0.1:0", "127.0.0.1:0", admin)
@@ -134,6 +142,7 @@ impl Penstock {
     /// Starts it in a network namespace, at these addresses there, and waits until it serves.
     pub fn start_in(namespace: &Netns, http: &str, https: &str, arguments: &[&str]) -> Self {
         let mut command = namespace.command(env!("CARGO_BIN_EXE_penstock"));
+        without_settings(&mut command);
         command.args(arguments);
         let mut penstock = Self::run(command, http, https, ([127, 0, 0, 1], 9090).into());
         penstock.wait_until_serving();
