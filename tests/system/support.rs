@@ -16,6 +16,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[path = "../../crates/proxy/tests/support/any_certificate.rs"]
+mod any_certificate;
+
+use any_certificate::Seen;
+
 /// How long anything may take that should be quick: generous, since machines are shared.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -454,44 +459,4 @@ pub fn served_certificate(address: SocketAddr, name: &str) -> Vec<u8> {
     let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: none\r\nConnection: close\r\n\r\n");
     let _ = stream.read(&mut [0]);
     seen.0.lock().unwrap().clone()
-}
-
-/// Takes note of the certificate, and accepts it.
-#[derive(Debug, Default)]
-struct Seen(std::sync::Mutex<Vec<u8>>);
-
-impl rustls::client::danger::ServerCertVerifier for Seen {
-    fn verify_server_cert(
-        &self,
-        certificate: &rustls::pki_types::CertificateDer<'_>,
-        _: &[rustls::pki_types::CertificateDer<'_>],
-        _: &rustls::pki_types::ServerName<'_>,
-        _: &[u8],
-        _: rustls::pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        *self.0.lock().unwrap() = certificate.to_vec();
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &rustls::pki_types::CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &rustls::pki_types::CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -20,6 +20,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
+mod any_certificate;
 pub mod http2;
 
 pub const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
