@@ -177,9 +177,30 @@ impl RequestHead {
         Ok(())
     }
 
+    /// Begins a head that does not come as bytes of HTTP/1.1, as that of an HTTP/2 request: its line is read like any other, its fields are to
+    /// be added. The request that was here before is forgotten.
+    pub fn compose(&mut self, method: &str, target: &str, limits: &Limits) -> Result<(), RequestError> {
+        let mut buffer = self.take_buffer();
+        for part in [method, " ", target, " HTTP/1.1"] {
+            buffer.extend_from_slice(part.as_bytes());
+        }
+        let read = self.read_request_line(&buffer, 0..buffer.len(), limits);
+        buffer.extend_from_slice(b"\r\n");
+        let end = buffer.len();
+        self.fields.adopt(&mut buffer, end as u32, end);
+        read
+    }
+
     /// Forgets the request, and what was seen of a next one.
     pub fn clear(&mut self) {
         self.fields.bytes = self.take_buffer();
+    }
+
+    /// Takes a buffer for what comes after the head that is parsed next, if there is none. It has to be empty.
+    pub fn give_buffer(&mut self, buffer: impl FnOnce() -> Vec<u8>) {
+        if self.fields.bytes.capacity() == 0 {
+            self.fields.bytes = buffer();
+        }
     }
 
     /// The buffer, emptied, for another use; the head is empty afterwards.

@@ -116,9 +116,23 @@ impl ResponseHead {
         Ok(())
     }
 
+    /// Begins a head that does not come as bytes of HTTP/1.1, as that of an HTTP/2 response: its fields are to be added. The response that was
+    /// here before is forgotten.
+    pub fn compose(&mut self, status: u16) {
+        self.clear();
+        self.status = status;
+    }
+
     /// Forgets the response, and what was seen of a next one.
     pub fn clear(&mut self) {
         self.fields.bytes = self.take_buffer();
+    }
+
+    /// Takes a buffer for what comes after the head that is parsed next, if there is none. It has to be empty.
+    pub fn give_buffer(&mut self, buffer: impl FnOnce() -> Vec<u8>) {
+        if self.fields.bytes.capacity() == 0 {
+            self.fields.bytes = buffer();
+        }
     }
 
     /// The buffer, emptied, for another use; the head is empty afterwards.
@@ -189,6 +203,18 @@ mod tests {
         assert_eq!(head.reason(), "Fine", "the status line stays");
         head.clear();
         assert_eq!((head.status(), head.reason(), head.fields().len()), (0, "", 0));
+    }
+
+    #[test]
+    fn a_head_that_is_composed_has_a_status_and_the_fields_that_are_added() {
+        let mut head = ResponseHead::new();
+        head.parse(&mut b"HTTP/1.0 200 Fine\r\nA: b\r\n\r\n".to_vec(), &Limits::default()).unwrap();
+        head.compose(404);
+        head.fields_mut().push_raw(b"C", b"d").unwrap();
+        assert_eq!((head.status(), head.reason(), head.version(), head.fields().len()), (404, "", Version::Http11, 1));
+        let mut out = Vec::new();
+        head.write(&mut out).unwrap();
+        assert_eq!(out, b"HTTP/1.1 404 \r\nC: d\r\n\r\n");
     }
 
     #[test]

@@ -2,26 +2,23 @@
 //! and the worker's sweep.
 
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
-    },
+    cell::{Cell, RefCell},
+    rc::Rc,
     task::Waker,
 };
 
 use crate::clock;
 
 /// How a connection is to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Command {
-    None = 0,
+    None,
     /// When its requests are over; new ones are refused as the protocol has it.
-    Finish = 1,
+    Finish,
     /// Now: the head of a request did not come in time.
-    HeadTimedOut = 2,
+    HeadTimedOut,
     /// At once, whatever the protocol has still to say: it was told to end before, and does not.
-    Cut = 3,
+    Cut,
 }
 
 /// How long a connection that was told to end, and has nothing under way, may be silent before it is cut. An honest client has answered by
@@ -36,77 +33,76 @@ pub(crate) struct SweepLimits {
     pub(crate) write: u64,
 }
 
-/// One client connection. Everything happens on one thread; atomics are here because the HTTP library wants streams that could be sent
-/// to others.
+/// One client connection.
 #[derive(Debug)]
 pub(crate) struct Control {
-    in_flight: AtomicU32,
+    in_flight: Cell<u32>,
     /// A request has begun to come, or the first is awaited.
-    head: AtomicBool,
-    http2: AtomicBool,
+    head: Cell<bool>,
+    http2: Cell<bool>,
     /// Since when it is without a request, or waits for the rest of a head.
-    since: AtomicU64,
-    command: AtomicU8,
+    since: Cell<u64>,
+    command: Cell<Command>,
     /// When it was told to end.
-    told: AtomicU64,
+    told: Cell<u64>,
     /// When the client took something last.
-    taken: AtomicU64,
+    taken: Cell<u64>,
     /// The client took nothing for as long as the limit allows.
-    stalled: AtomicBool,
-    waker: Mutex<Option<Waker>>,
+    stalled: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
 }
 
 impl Control {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            in_flight: AtomicU32::new(0),
-            head: AtomicBool::new(true),
-            http2: AtomicBool::new(false),
-            since: AtomicU64::new(clock::now()),
-            command: AtomicU8::new(Command::None as u8),
-            told: AtomicU64::new(0),
-            taken: AtomicU64::new(clock::now()),
-            stalled: AtomicBool::new(false),
-            waker: Mutex::new(None),
+    pub(crate) fn new() -> Rc<Self> {
+        Rc::new(Self {
+            in_flight: Cell::new(0),
+            head: Cell::new(true),
+            http2: Cell::new(false),
+            since: Cell::new(clock::now()),
+            command: Cell::new(Command::None),
+            told: Cell::new(0),
+            taken: Cell::new(clock::now()),
+            stalled: Cell::new(false),
+            waker: RefCell::new(None),
         })
     }
 
     /// Bytes came from the client.
     pub(crate) fn bytes_came(&self, now: u64) {
-        if self.in_flight.load(Relaxed) == 0 && !self.head.load(Relaxed) && !self.speaks_http2() {
-            self.head.store(true, Relaxed);
-            self.since.store(now, Relaxed);
+        if self.in_flight.get() == 0 && !self.head.get() && !self.speaks_http2() {
+            self.head.set(true);
+            self.since.set(now);
         }
     }
 
     /// Bytes went to the client.
     pub(crate) fn bytes_taken(&self, now: u64) {
-        self.taken.store(now, Relaxed);
+        self.taken.set(now);
     }
 
     /// The client took nothing for too long: its connection is lost.
     pub(crate) fn stall(&self) {
-        self.stalled.store(true, Relaxed);
+        self.stalled.set(true);
     }
 
     /// HTTP/2 is spoken. The first request has the time of a head, as over HTTP/1.1: its preface and settings say nothing yet.
     pub(crate) fn http2_begins(&self) {
-        self.http2.store(true, Relaxed);
-        self.since.store(clock::now(), Relaxed);
+        self.http2.set(true);
+        self.since.set(clock::now());
     }
 
     pub(crate) fn speaks_http2(&self) -> bool {
-        self.http2.load(Relaxed)
+        self.http2.get()
     }
 
     /// A request's head is complete.
-    pub(crate) fn begin(self: &Arc<Self>) -> Busy {
-        self.in_flight.fetch_add(1, Relaxed);
+    pub(crate) fn begin(self: &Rc<Self>) -> Busy {
+        self.in_flight.set(self.in_flight.get() + 1);
         Busy(self.clone())
     }
 
     pub(crate) fn is_busy(&self) -> bool {
-        self.in_flight.load(Relaxed) > 0
+        self.in_flight.get() > 0
     }
 
     /// Tells the connection to end if it exceeds its limits, and cuts it if it was told and does not.
@@ -114,17 +110,17 @@ impl Control {
         if self.is_busy() {
             return None;
         }
-        let since = self.since.load(Relaxed);
-        let told = self.command.load(Relaxed);
-        let late = self.head.load(Relaxed);
-        if told == Command::Cut as u8 {
+        let since = self.since.get();
+        let told = self.command.get();
+        let late = self.head.get();
+        if told == Command::Cut {
             return None;
         }
         // A head that came in part after the farewell has its time, and its 408.
-        if told > Command::None as u8 && !(told == Command::Finish as u8 && late && !self.speaks_http2()) {
-            let since = since.max(self.told.load(Relaxed));
+        if told > Command::None && !(told == Command::Finish && late && !self.speaks_http2()) {
+            let since = since.max(self.told.get());
             // What is still on its way to a slow client may take its time, as long as it moves.
-            let quiet = now.saturating_sub(since.max(self.taken.load(Relaxed)));
+            let quiet = now.saturating_sub(since.max(self.taken.get()));
             if quiet <= FAREWELL && now.saturating_sub(since) <= limits.write.max(FAREWELL) {
                 return None;
             }
@@ -140,46 +136,46 @@ impl Control {
     }
 
     pub(crate) fn tell(&self, command: Command) {
-        if self.command.fetch_max(command as u8, Relaxed) < command as u8 {
-            self.told.store(clock::now(), Relaxed);
+        if self.command.get() < command {
+            self.command.set(command);
+            self.told.set(clock::now());
         }
-        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(waker) = waker {
+        if let Some(waker) = self.waker.take() {
             waker.wake();
         }
     }
 
     /// What the connection is to do. Whoever asks is woken at the next word.
     pub(crate) fn listen(&self, waker: &Waker) -> Command {
-        let mut known = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.waker.borrow_mut();
         if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
             *known = Some(waker.clone());
         }
-        match self.command.load(Relaxed) {
-            0 => Command::None,
-            1 => Command::Finish,
-            2 => Command::HeadTimedOut,
-            _ => Command::Cut,
-        }
+        self.command.get()
+    }
+
+    /// What it was told so far.
+    pub(crate) fn command(&self) -> Command {
+        self.command.get()
     }
 }
 
 /// A request under way: its connection is not idle while this lives.
 #[derive(Debug)]
-pub(crate) struct Busy(Arc<Control>);
+pub(crate) struct Busy(Rc<Control>);
 
 impl Busy {
     /// Whether the client took nothing of what it was sent for too long.
     pub(crate) fn has_stalled(&self) -> bool {
-        self.0.stalled.load(Relaxed)
+        self.0.stalled.get()
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.head.store(false, Relaxed);
-        self.0.since.store(clock::now(), Relaxed);
-        self.0.in_flight.fetch_sub(1, Relaxed);
+        self.0.head.set(false);
+        self.0.since.set(clock::now());
+        self.0.in_flight.set(self.0.in_flight.get().saturating_sub(1));
     }
 }
 

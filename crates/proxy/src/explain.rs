@@ -3,13 +3,14 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use penstock_http1::Fields;
 use penstock_model::{AddressRules, units};
 use penstock_routing::RequestPath;
 
 use crate::{
     client_address::{ClientInfo, Scheme},
     error_page,
-    head::{Entrance, Headers, PublicPorts, RequestHead},
+    head::{Entrance, PublicPorts, RequestHead},
     policy::{Answer, Content},
     route::{CompiledForward, CompiledRoute, Decision},
 };
@@ -34,28 +35,19 @@ pub struct Request<'a> {
     pub has_certificate: bool,
 }
 
-/// No stage before the backends looks at fields of the head.
-struct NoFields;
-
-impl Headers for NoFields {
-    fn values<'s>(&'s self, _: &'s str) -> impl DoubleEndedIterator<Item = &'s [u8]> {
-        std::iter::empty()
-    }
-}
-
 impl CompiledRoute {
     /// The stages in the order in which they run, up to the one that answers.
     pub fn describe(&self, request: &Request<'_>) -> Vec<(&'static str, String)> {
         let scheme = if request.scheme == "https" { Scheme::Https } else { Scheme::Http };
-        let client =
-            ClientInfo { address: request.client, scheme, host: None, port: None, forwarded_chain: request.client.to_string() };
+        let client = ClientInfo { address: request.client, scheme, host: None, port: None, forwarded_chain: None };
         let ports = PublicPorts { http: request.ports.0, https: request.ports.1 };
         let head = RequestHead {
             method: "GET",
             authority: request.authority,
             path: request.path,
             query: request.query,
-            headers: &NoFields,
+            // No stage before the backends looks at fields of the head.
+            headers: &Fields::new(),
             client: &client,
             listener: Entrance { scheme, port: ports.of(scheme) },
             ports,

@@ -1,25 +1,20 @@
-//! A request's head as routing and policies see it. Which HTTP library parsed it, they don't know.
+//! A request's head as routing and policies see it. By which version it came, they don't know.
 
+use penstock_http1::Fields;
 use penstock_routing::RequestPath;
 
 use crate::client_address::{ClientInfo, Scheme};
 
-/// The header fields of a head.
-pub(crate) trait Headers {
-    /// The values of a field; the name is lower case.
-    fn values<'s>(&'s self, name: &'s str) -> impl DoubleEndedIterator<Item = &'s [u8]>;
-}
-
 /// A request that passed the checks of its protocol.
 #[derive(Debug)]
-pub(crate) struct RequestHead<'a, H> {
+pub(crate) struct RequestHead<'a> {
     pub(crate) method: &'a str,
     /// `Host` or `:authority` as received, with its port. Empty if the request has none (HTTP/1.0).
     pub(crate) authority: &'a str,
     pub(crate) path: &'a RequestPath<'a>,
     /// Without the question mark, as received.
     pub(crate) query: Option<&'a str>,
-    pub(crate) headers: &'a H,
+    pub(crate) headers: &'a Fields,
     pub(crate) client: &'a ClientInfo,
     /// The scheme and the public port of the listener that the request came by.
     pub(crate) listener: Entrance,
@@ -57,7 +52,7 @@ impl PublicPorts {
     }
 }
 
-impl<H: Headers> RequestHead<'_, H> {
+impl RequestHead<'_> {
     /// Path and query as received.
     pub(crate) fn raw_target(&self) -> String {
         // A path that is no UTF-8 does not come this far.
@@ -84,7 +79,7 @@ impl<H: Headers> RequestHead<'_, H> {
     }
 }
 
-impl<H: Headers> penstock_routing::Request for RequestHead<'_, H> {
+impl penstock_routing::Request for RequestHead<'_> {
     fn method(&self) -> &str {
         self.method
     }
@@ -94,7 +89,7 @@ impl<H: Headers> penstock_routing::Request for RequestHead<'_, H> {
     }
 
     fn header<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s [u8]> {
-        self.headers.values(name)
+        self.headers.all_raw(name.as_bytes())
     }
 
     fn query(&self) -> Option<&[u8]> {
@@ -107,23 +102,13 @@ impl<H: Headers> penstock_routing::Request for RequestHead<'_, H> {
 pub(crate) mod sample {
     use super::*;
 
-    /// Header fields as a list.
-    #[derive(Debug, Default)]
-    pub(crate) struct List(pub(crate) Vec<(&'static str, &'static str)>);
-
-    impl Headers for List {
-        fn values<'s>(&'s self, name: &'s str) -> impl DoubleEndedIterator<Item = &'s [u8]> {
-            self.0.iter().filter(move |(field, _)| *field == name).map(|(_, value)| value.as_bytes())
-        }
-    }
-
     /// What a test says of a request; the rest is common.
     pub(crate) struct Sample {
         pub(crate) authority: &'static str,
         pub(crate) target: &'static str,
         pub(crate) scheme: Scheme,
         pub(crate) client: ClientInfo,
-        pub(crate) headers: List,
+        pub(crate) headers: Vec<(&'static str, &'static str)>,
         pub(crate) ports: PublicPorts,
     }
 
@@ -138,27 +123,31 @@ pub(crate) mod sample {
                     scheme: Scheme::Http,
                     host: None,
                     port: None,
-                    forwarded_chain: "192.0.2.7".to_owned(),
+                    forwarded_chain: None,
                 },
-                headers: List::default(),
+                headers: Vec::new(),
                 ports: PublicPorts { http: 80, https: 443 },
             }
         }
     }
 
     impl Sample {
-        pub(crate) fn with<T>(&self, test: impl FnOnce(&RequestHead<'_, List>) -> T) -> T {
+        pub(crate) fn with<T>(&self, test: impl FnOnce(&RequestHead<'_>) -> T) -> T {
             let (path, query) = match self.target.split_once('?') {
                 Some((path, query)) => (path, Some(query)),
                 None => (self.target, None),
             };
             let path = RequestPath::parse(path).unwrap();
+            let mut fields = Fields::new();
+            for (name, value) in &self.headers {
+                fields.push_raw(name.as_bytes(), value.as_bytes()).unwrap();
+            }
             test(&RequestHead {
                 method: "GET",
                 authority: self.authority,
                 path: &path,
                 query,
-                headers: &self.headers,
+                headers: &fields,
                 client: &self.client,
                 listener: Entrance { scheme: self.scheme, port: self.ports.of(self.scheme) },
                 ports: self.ports,

@@ -6,11 +6,9 @@
 use std::{
     fmt, io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    task::{Context, Poll},
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -132,14 +130,14 @@ impl Drop for Open {
 #[derive(Debug)]
 pub(crate) struct ClientStream {
     transport: Transport,
-    control: Arc<Control>,
+    control: Rc<Control>,
     write_limit: Option<Duration>,
     stall: Stall,
     open: Open,
 }
 
 impl ClientStream {
-    pub(crate) fn new(transport: Transport, control: Arc<Control>, write_limit: Duration, open: Open) -> Self {
+    pub(crate) fn new(transport: Transport, control: Rc<Control>, write_limit: Duration, open: Open) -> Self {
         Self { transport, control, write_limit: Some(write_limit), stall: Stall::default(), open }
     }
 
@@ -206,32 +204,6 @@ impl AsyncWrite for ClientStream {
     }
 }
 
-/// What the one who uses an upstream connection wants to know of its stream, and tells it.
-#[derive(Debug, Default)]
-pub(crate) struct UpstreamState {
-    received: AtomicU64,
-    written: AtomicU64,
-    /// Milliseconds; zero: none.
-    write_limit: AtomicU64,
-}
-
-impl UpstreamState {
-    /// Bytes that came so far.
-    pub(crate) fn received(&self) -> u64 {
-        self.received.load(Relaxed)
-    }
-
-    /// Bytes that were written so far.
-    pub(crate) fn written(&self) -> u64 {
-        self.written.load(Relaxed)
-    }
-
-    /// How long a write may make no progress from now on.
-    pub(crate) fn limit_writes(&self, limit: Option<Duration>) {
-        self.write_limit.store(limit.map_or(0, clock::millis), Relaxed);
-    }
-}
-
 /// The peer closed its socket: reading is certain to end as well.
 fn is_of_a_closed_peer(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
@@ -241,7 +213,8 @@ fn is_of_a_closed_peer(error: &io::Error) -> bool {
 #[derive(Debug)]
 pub(crate) struct UpstreamStream {
     transport: Transport,
-    state: Arc<UpstreamState>,
+    /// How long a write may make no progress.
+    write_limit: Option<Duration>,
     stall: Stall,
     /// Whether what the endpoint said before it closed is worth more than the failure of a write: in a tunnel it is not.
     listens_on: bool,
@@ -251,38 +224,42 @@ pub(crate) struct UpstreamStream {
 impl UpstreamStream {
     pub(crate) fn new(transport: Transport, metrics: &Arc<Metrics>) -> Self {
         metrics.upstream_connections_open.inc();
-        Self { transport, state: Arc::default(), stall: Stall::default(), listens_on: true, metrics: metrics.clone() }
+        Self { transport, write_limit: None, stall: Stall::default(), listens_on: true, metrics: metrics.clone() }
     }
 
-    pub(crate) fn state(&self) -> &Arc<UpstreamState> {
-        &self.state
+    /// How long a write may make no progress from now on.
+    pub(crate) fn limit_writes(&mut self, limit: Option<Duration>) {
+        self.write_limit = limit;
+        self.stall = Stall::default();
+    }
+
+    /// Whether nothing came, and it did not end, while nobody used it. It is of no use else.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        let mut byte = [0];
+        match &mut self.transport {
+            // No system call as long as the kernel did not say that there is something.
+            Transport::Tcp(stream) => matches!(stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock),
+            transport => {
+                let mut buffer = ReadBuf::new(&mut byte);
+                Pin::new(transport).poll_read(&mut Context::from_waker(Waker::noop()), &mut buffer).is_pending()
+            }
+        }
     }
 
     /// From here on it carries a tunnel.
     pub(crate) fn lift_limits(&mut self) {
-        self.state.limit_writes(None);
-        self.stall = Stall::default();
+        self.limit_writes(None);
         self.listens_on = false;
     }
 
-    fn count(&self, written: &Poll<io::Result<usize>>) {
-        if let Poll::Ready(Ok(written)) = written {
-            self.state.written.fetch_add(*written as u64, Relaxed);
-        }
-    }
-
     fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        let limit = match self.state.write_limit.load(Relaxed) {
-            0 => None,
-            millis => Some(Duration::from_millis(millis)),
-        };
         if self.listens_on && matches!(&written, Poll::Ready(Err(error)) if is_of_a_closed_peer(error)) {
             // An endpoint may answer before it has the whole request, and close. What it said waits to be read, and after it the end, or the
             // failure, which is told then. Nothing more can be written meanwhile.
             self.stall = Stall::default();
             return Poll::Pending;
         }
-        self.stall.watch(cx, limit, written)
+        self.stall.watch(cx, self.write_limit, written)
     }
 }
 
@@ -294,14 +271,7 @@ impl Drop for UpstreamStream {
 
 impl AsyncRead for UpstreamStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut this.transport).poll_read(cx, buf);
-        let came = buf.filled().len() - before;
-        if came > 0 {
-            this.state.received.fetch_add(came as u64, Relaxed);
-        }
-        polled
+        Pin::new(&mut self.get_mut().transport).poll_read(cx, buf)
     }
 }
 
@@ -309,14 +279,12 @@ impl AsyncWrite for UpstreamStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.transport).poll_write(cx, buf);
-        this.count(&written);
         this.watch(cx, written)
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.transport).poll_write_vectored(cx, bufs);
-        this.count(&written);
         this.watch(cx, written)
     }
 

@@ -13,7 +13,7 @@ use penstock_model::{Action, Forward, Forwarding, HostRewrite, ObjectRef, Respon
 
 use crate::{
     engine::HeaderPlan,
-    head::{Headers, RequestHead},
+    head::RequestHead,
     metrics::{Metrics, RouteMetrics},
     policy::{Answer, Content, addresses, https_redirect, redirect, rewrite::Rewrite},
     upstream::{Backend, Registry},
@@ -156,7 +156,7 @@ impl CompiledRoute {
     }
 
     /// Runs the stages up to the backends.
-    pub(crate) fn decide<H: Headers>(&self, request: &RequestHead<'_, H>) -> Decision<'_> {
+    pub(crate) fn decide(&self, request: &RequestHead<'_>) -> Decision<'_> {
         match self.refuse(request) {
             Some(answer) => Decision::Answer(answer),
             None => match &self.action {
@@ -167,7 +167,7 @@ impl CompiledRoute {
         }
     }
 
-    fn refuse<H: Headers>(&self, request: &RequestHead<'_, H>) -> Option<Answer> {
+    fn refuse(&self, request: &RequestHead<'_>) -> Option<Answer> {
         let policies = &self.route.policies;
         if self.redirects_first() {
             return None;

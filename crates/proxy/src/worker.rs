@@ -26,7 +26,7 @@ use crate::{
     client_address::TrustedProxies,
     clock,
     control::{Command, Control, SweepLimits},
-    engine::{self, Leftovers},
+    engine,
     head::PublicPorts,
     metrics::{LimitHit, Listener, Metrics},
     options::Options,
@@ -76,7 +76,6 @@ pub(crate) struct Worker {
     pub(crate) pool: Rc<Pool>,
     pub(crate) connections: Connections,
     pub(crate) tunnels: Tunnels,
-    pub(crate) leftovers: Rc<Leftovers>,
     /// Responses say that their connection is closed.
     pub(crate) draining: Cell<bool>,
 }
@@ -89,7 +88,7 @@ pub(crate) struct Connections {
 
 #[derive(Debug, Default)]
 struct Slots {
-    slots: Vec<Option<Arc<Control>>>,
+    slots: Vec<Option<Rc<Control>>>,
     free: Vec<usize>,
 }
 
@@ -101,7 +100,7 @@ pub(crate) struct Entry {
 }
 
 impl Connections {
-    pub(crate) fn enter(&self, control: &Arc<Control>) -> Entry {
+    pub(crate) fn enter(&self, control: &Rc<Control>) -> Entry {
         let mut all = self.all.borrow_mut();
         let place = match all.free.pop() {
             Some(place) => place,
@@ -179,7 +178,6 @@ pub(crate) fn run(
         pool: Rc::new(Pool::new(limits.upstream_idle, limits.upstream_idle_time)),
         connections: Connections::default(),
         tunnels: Tunnels::default(),
-        leftovers: Rc::default(),
         draining: Cell::new(false),
         shared,
     });
@@ -191,7 +189,6 @@ pub(crate) fn run(
             accepting.push(tokio::task::spawn_local(accept(worker.clone(), socket, listener, closed.clone())));
         }
         let ticking = tokio::task::spawn_local(tick(worker.clone()));
-        tokio::task::spawn_local(worker.leftovers.clone().read_out());
         let order = orders.recv().await.unwrap_or(Order::Stop);
         if let Order::Drain { grace } = order {
             closing.send_replace(true);
@@ -291,11 +288,7 @@ fn begin(worker: &Rc<Worker>, stream: tokio::net::TcpStream, peer: std::net::Soc
     }
     let panics = PanicCount(shared.metrics.clone());
     let worker = worker.clone();
-    tokio::task::spawn_local(async move {
-        let _panics = panics;
-        let _counted = counted;
-        engine::serve(worker, stream, peer, listener).await;
-    });
+    tokio::task::spawn_local(engine::serve(worker, stream, peer, listener, (panics, counted)));
 }
 
 /// accept(2) hands errors of the connection on (see "Error handling" there).

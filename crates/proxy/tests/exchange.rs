@@ -172,7 +172,7 @@ async fn redirects_and_fixed_answers_contact_no_backend() {
     ] {
         let (head, _) = get(&proxy, &format!("GET {path} HTTP/1.1\r\nHost: a.test:1\r\n\r\n")).await;
         assert_eq!(head[9..12].parse(), Ok(expected), "{path} {head}");
-        let found = head.lines().find_map(|line| line.strip_prefix("location: ")).map(ToOwned::to_owned);
+        let found = head.lines().find_map(|line| line.strip_prefix("Location: ")).map(ToOwned::to_owned);
         assert_eq!(found, location, "{path}");
     }
 }
@@ -335,7 +335,7 @@ async fn connections_to_endpoints_are_used_again() {
         for _ in 0..3 {
             client.write_all(GET.as_bytes()).await.unwrap();
             let (head, early) = read_head(&mut client).await;
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap().parse().unwrap();
+            let length = support::length(&head);
             read_exactly(&mut client, early, length).await;
         }
     }
@@ -511,7 +511,7 @@ async fn no_request_fails_while_tables_and_endpoints_change() {
                 client.write_all(request.as_bytes()).await.unwrap();
                 let (head, early) = read_head(&mut client).await;
                 assert!(allowed.contains(&&head[9..12]), "{path}: {head}");
-                let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap().parse().unwrap();
+                let length = support::length(&head);
                 read_exactly(&mut client, early, length).await;
                 count += 1;
             }

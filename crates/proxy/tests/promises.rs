@@ -114,7 +114,7 @@ async fn promise_7_a_request_is_sent_again_only_where_it_is_safe() {
         (request("DELETE", KEPT), "HTTP/1.1 200", 2),
         (request("PUT", KEPT + 1), "HTTP/1.1 502", 1),
         (format!("PUT / {chunked}\r\n"), "HTTP/1.1 200", 2),
-        (format!("PUT / {chunked}Trailer: x\r\n\r\n"), "HTTP/1.1 502", 1),
+        (format!("PUT / {chunked}Checksum: x\r\n\r\n"), "HTTP/1.1 200", 2),
     ] {
         let (sender, mut heads) = mpsc::unbounded_channel();
         let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
@@ -122,9 +122,11 @@ async fn promise_7_a_request_is_sent_again_only_where_it_is_safe() {
             let (sender, count) = (sender.clone(), count.clone());
             async move {
                 let (head, mut body) = read_head(&mut stream).await;
-                while !head.starts_with("GET") && !body.windows(3).any(|bytes| bytes == b"end") {
+                let end = if head.contains("chunked") { b"\r\n\r\n".as_slice() } else { b"end" };
+                while !head.starts_with("GET") && !body.ends_with(end) {
                     assert_ne!(stream.read_buf(&mut body).await.unwrap(), 0, "a body ended early");
                 }
+                let head = head + &String::from_utf8_lossy(&body);
                 sender.send(head).unwrap();
                 // The first answer never comes.
                 if count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) > 0 {
@@ -137,11 +139,9 @@ async fn promise_7_a_request_is_sent_again_only_where_it_is_safe() {
         let (head, _) = get(&proxy, &request).await;
         let request = request.get(..80).unwrap_or(&request);
         assert!(head.starts_with(expected), "{request}: {head}");
-        let mut seen = 0;
-        while heads.try_recv().is_ok() {
-            seen += 1;
-        }
-        assert_eq!(seen, sent, "{request}");
+        let seen: Vec<String> = std::iter::from_fn(|| heads.try_recv().ok()).collect();
+        assert_eq!(seen.len(), sent, "{request}");
+        assert!(seen.iter().all(|message| Some(message) == seen.first()), "sent otherwise: {seen:?}");
     }
 }
 

@@ -144,3 +144,21 @@ fn the_root_and_the_server_as_a_whole() {
         assert_eq!((head.path(), head.is_server_wide()), (path, whole), "{line}");
     }
 }
+
+#[test]
+fn a_head_that_is_composed_is_read_like_one_that_came() {
+    let (mut head, _) = parse("GET /before HTTP/1.0\r\nHost: b\r\n\r\n");
+    assert_eq!(head.compose("POST", "/a?b", &Limits::default()), Ok(()));
+    head.fields_mut().push(Name::Host, b"example.test").unwrap();
+    assert_eq!((head.method(), head.path(), head.query(), head.version()), (Method::Post, "/a", Some("b"), Version::Http11));
+    assert_eq!((head.host(), head.fields().len()), (Ok(Some("example.test")), 1));
+    let mut out = Vec::new();
+    head.write(&mut out).unwrap();
+    assert_eq!(out, b"POST /a?b HTTP/1.1\r\nHost: example.test\r\n\r\n");
+    for (method, target) in [("G T", "/"), ("", "/"), ("GET", ""), ("GET", "a"), ("GET", "/ HTTP/1.1\r\nX: 1"), ("GET", "/\u{e4}")]
+    {
+        assert!(head.compose(method, target, &Limits::default()).is_err(), "{method} {target}");
+    }
+    assert_eq!(head.parse(&mut b"GET /next HTTP/1.1\r\n\r\n".to_vec(), &Limits::default()), Ok(Progress::Complete));
+    assert_eq!(head.path(), "/next");
+}

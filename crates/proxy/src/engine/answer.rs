@@ -5,86 +5,84 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use penstock_http1::{Fields, Method, Name, RequestHead, ResponseHead};
 
-use super::{body::ResponseBody, record::Record};
 use crate::{
     error_page,
     policy::{Answer, Content},
 };
 
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+/// What an answer has besides its head.
+pub(super) struct Page {
+    /// Empty if none is to be sent.
+    pub(super) body: Vec<u8>,
+    /// The status that is counted and logged: gRPC has its own.
+    pub(super) status: u16,
+}
 
 /// Whom an answer is for.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Asker {
     grpc: bool,
     /// It wants the head alone.
     head: bool,
-    accept: Option<HeaderValue>,
 }
 
 impl Asker {
-    pub(super) fn of(method: &Method, headers: &HeaderMap) -> Self {
-        let grpc = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-        let mut lines = headers.get_all(header::ACCEPT).iter();
-        let accept = match (lines.next(), lines.next()) {
-            (None, _) => None,
-            (Some(only), None) => Some(only.clone()),
-            (Some(_), Some(_)) => {
-                let lines: Vec<&[u8]> = headers.get_all(header::ACCEPT).iter().map(HeaderValue::as_bytes).collect();
-                HeaderValue::from_bytes(&lines.join(&b", "[..])).ok()
-            }
-        };
-        Self { grpc, head: *method == Method::HEAD, accept }
+    pub(super) fn of(head: &RequestHead) -> Self {
+        let fields = head.fields();
+        let grpc = fields.get(Name::ContentType).is_some_and(|kind| kind.starts_with(b"application/grpc"));
+        Self { grpc, head: head.method() == Method::Head }
     }
 }
 
-/// Makes the response. Of gRPC only errors are in gRPC's manner: a redirect stays one.
-pub(super) fn response(answer: &Answer, asker: &Asker, request_id: &str, mut record: Box<Record>) -> Response<ResponseBody> {
+/// The forms that a client would have, its lines joined.
+pub(super) fn accept(fields: &Fields) -> Vec<u8> {
+    fields.all(Name::Accept).collect::<Vec<_>>().join(&b", "[..])
+}
+
+/// Adds a field of our own making: its value has nothing that a field cannot have, and the head is far from its limit.
+fn put(fields: &mut Fields, name: Name, value: &[u8]) {
+    let _ = fields.set(name, value);
+}
+
+/// Puts an answer into a head. Of gRPC only errors are in gRPC's manner: a redirect stays one.
+pub(super) fn compose(answer: &Answer, asker: Asker, accept: &[u8], request_id: &str, response: &mut ResponseHead) -> Page {
     if asker.grpc && answer.status >= 400 {
-        return grpc(answer, record);
+        return grpc(answer, response);
     }
-    record.status(answer.status);
-    let (content_type, content) = match &answer.content {
+    response.compose(answer.status);
+    let fields = response.fields_mut();
+    let (content_type, body) = match &answer.content {
         Content::Page { hint } => {
-            let page = error_page::render(answer.status, *hint, asker.accept.as_ref().map(HeaderValue::as_bytes), request_id);
-            (HeaderValue::from_static(page.content_type), Bytes::from(page.body))
+            let page = error_page::render(answer.status, *hint, Some(accept), request_id);
+            (page.content_type, page.body.into_bytes())
         }
-        Content::Text { content_type, body } => {
-            let content_type = HeaderValue::from_str(content_type).unwrap_or(HeaderValue::from_static("text/plain; charset=utf-8"));
-            (content_type, Bytes::copy_from_slice(body.as_bytes()))
-        }
+        Content::Text { content_type, body } => (&**content_type, body.as_bytes().to_vec()),
     };
-    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     // Neither has a body (RFC 9110 §15.3.5, §15.4.5).
-    let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let length = HeaderValue::from(content.len());
-    let body = if bodiless || asker.head { ResponseBody::empty(record) } else { ResponseBody::own(content, record) };
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
+    let bodiless = matches!(answer.status, 204 | 304);
     if !bodiless {
-        headers.insert(header::CONTENT_TYPE, content_type);
-        headers.insert(header::CONTENT_LENGTH, length);
+        if fields.set(Name::ContentType, content_type.as_bytes()).is_err() {
+            put(fields, Name::ContentType, b"text/plain; charset=utf-8");
+        }
+        put(fields, Name::ContentLength, body.len().to_string().as_bytes());
     }
-    if let Some(location) = answer.location.as_deref().and_then(|location| HeaderValue::from_bytes(location.as_bytes()).ok()) {
-        headers.insert(header::LOCATION, location);
+    if let Some(location) = &answer.location {
+        put(fields, Name::Location, location.as_bytes());
     }
-    if status == StatusCode::METHOD_NOT_ALLOWED {
-        headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    if answer.status == 405 {
+        put(fields, Name::Allow, b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
     }
-    if status.is_client_error() || status.is_server_error() {
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if answer.status >= 400 {
+        put(fields, Name::CacheControl, b"no-store");
     }
-    finish(headers);
-    response
+    finish(fields);
+    Page { body: if bodiless || asker.head { Vec::new() } else { body }, status: answer.status }
 }
 
 /// Trailers-only (gRPC over HTTP2, "Responses"; "HTTP to gRPC Status Code Mapping").
-fn grpc(answer: &Answer, mut record: Box<Record>) -> Response<ResponseBody> {
+fn grpc(answer: &Answer, response: &mut ResponseHead) -> Page {
     let status = match answer.status {
         400 => "13",
         401 => "16",
@@ -94,48 +92,45 @@ fn grpc(answer: &Answer, mut record: Box<Record>) -> Response<ResponseBody> {
         429 | 502..=504 => "14",
         _ => "2",
     };
-    record.status(answer.status);
     let message = match &answer.content {
         Content::Page { hint: Some(hint) } => *hint,
         _ => error_page::status_text(answer.status),
     };
-    let mut response = Response::new(ResponseBody::empty(record));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert(GRPC_STATUS, HeaderValue::from_static(status));
-    if let Ok(message) = HeaderValue::from_str(message) {
-        headers.insert(GRPC_MESSAGE, message);
-    }
-    finish(headers);
-    response
+    response.compose(200);
+    let fields = response.fields_mut();
+    put(fields, Name::ContentType, b"application/grpc");
+    put(fields, Name::GrpcStatus, status.as_bytes());
+    put(fields, Name::GrpcMessage, message.as_bytes());
+    finish(fields);
+    Page { body: Vec::new(), status: answer.status }
 }
 
 /// What every response of ours, and every one of an upstream that lacks it, carries.
-pub(super) fn finish(headers: &mut HeaderMap) {
-    if !headers.contains_key(header::SERVER) {
-        headers.insert(header::SERVER, HeaderValue::from_static(error_page::SERVER));
+pub(super) fn finish(fields: &mut Fields) {
+    if !fields.contains(Name::Server) {
+        put(fields, Name::Server, error_page::SERVER.as_bytes());
     }
-    if !headers.contains_key(header::DATE) {
-        headers.insert(header::DATE, date());
+    if !fields.contains(Name::Date) {
+        date(|date| put(fields, Name::Date, date.as_bytes()));
     }
 }
 
 /// Now, to the second; written anew once a second and thread.
-fn date() -> HeaderValue {
+fn date(then: impl FnOnce(&str)) {
     thread_local! {
-        static DATE: RefCell<Option<(Instant, HeaderValue)>> = const { RefCell::new(None) };
+        static DATE: RefCell<Option<(Instant, String)>> = const { RefCell::new(None) };
     }
     DATE.with_borrow_mut(|kept| match kept {
-        Some((written, value)) if written.elapsed() < Duration::from_secs(1) => value.clone(),
+        Some((written, text)) if written.elapsed() < Duration::from_secs(1) => then(text),
         _ => {
             let now = SystemTime::now();
-            let value = HeaderValue::try_from(httpdate::fmt_http_date(now)).unwrap_or(HeaderValue::from_static(""));
+            let text = httpdate::fmt_http_date(now);
+            then(&text);
             // So that the next second begins when it does.
             let part = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
             let instant = Instant::now();
             let written = instant.checked_sub(Duration::from_nanos(part.into())).unwrap_or(instant);
-            *kept = Some((written, value.clone()));
-            value
+            *kept = Some((written, text));
         }
-    })
+    });
 }

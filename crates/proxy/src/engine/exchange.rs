@@ -1,319 +1,633 @@
-//! One request, from its head to its response.
+//! One request, from its head to the end of its response, whichever version it came by.
 
-use std::{cell::Cell, fmt::Write as _, rc::Rc, sync::Arc};
+use std::{future::poll_fn, pin::Pin, rc::Rc, sync::Arc};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header, uri::PathAndQuery};
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use penstock_http1::{Method, Name, RequestFraming, ResponseFraming, may_declare_length, reason_phrase};
 use penstock_model::Protocol;
 use penstock_routing::{HostName, Outcome};
 
 use super::{
     answer::{self, Asker},
-    body::{RequestBody, ResponseBody},
-    forward::{self, Failure, Target},
-    headers::{self, Fields},
-    intake::{self, Intake, Upgrade},
+    arrival::Client,
+    fault::{BodyError, HeadError, WriteError},
+    forward::{self, Asked, Failure, RESPONSE_LIMITS, Target, Upstream},
+    headers,
+    intake::{self, Intake, Refused, Upgrade},
+    message::{RequestId, Version},
     record::Record,
-    serve::Client,
+    relay::{self, Broken, Relay},
+    side::Side,
     upgrade,
+    upload::Upload,
+    workspace::Workspace,
 };
 use crate::{
     client_address::{ClientInfo, Forwarded, Scheme},
     clock,
+    control::{Busy, Command},
     head::RequestHead,
+    io::{ClientStream, UpstreamStream},
     metrics::{LimitHit, Listener},
-    policy::{Answer, forwarding},
+    policy::{Answer, Content, forwarding},
     route::{CompiledForward, CompiledRoute, Decision},
     upstream::Backend,
 };
 
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The longest request id that is taken from a client: a UUID has 36, and logs shall stay readable.
-const LONGEST_REQUEST_ID: usize = 128;
 /// What ingress-nginx says to clients on TLS by default.
-const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000; includeSubDomains");
+const HSTS: &[u8] = b"max-age=31536000; includeSubDomains";
 
 /// What the health checks of balancers ask of an address, whatever its hosts: ingress-nginx answers there, and charts name it. Unless an
 /// object claims it for all hosts, the answer is that we are there. For more there is the admin port.
 const HEALTH: &[u8] = b"/healthz";
 
-/// What the stages before the backends came to.
+/// What becomes of the client's connection, or of its stream.
+#[derive(Debug)]
+pub(super) enum After {
+    /// It can have another request.
+    Keep,
+    /// It is closed. `unread`: something that the client sent may be unread, and must not make the kernel reset the connection.
+    Close {
+        unread: bool,
+    },
+    /// The client is gone, or the response was cut: it must not look whole.
+    Cut,
+    Tunnel(Box<Switched>),
+}
+
+/// What a tunnel is made of, besides the client.
+#[derive(Debug)]
+pub(super) struct Switched {
+    pub(super) upstream: Side<UpstreamStream>,
+    pub(super) websocket: bool,
+    pub(super) idle: Option<std::time::Duration>,
+    pub(super) record: Box<Record>,
+}
+
+/// How the forwarding of a request ended.
+enum Done {
+    After(After),
+    /// We answer ourselves.
+    Own(Own),
+    Switched {
+        upstream: Side<UpstreamStream>,
+        websocket: bool,
+        idle: Option<std::time::Duration>,
+    },
+}
+
+/// What the stages before the backends came to. Target, host and edits are in the workspace.
 struct Plan {
     route: Arc<CompiledRoute>,
     backend: Arc<Backend>,
-    path: PathAndQuery,
-    /// None: the request has no host, and the endpoint's address takes its place.
-    host: Option<HeaderValue>,
-    forwarding: Vec<forwarding::Edit>,
     upgrade: Option<Upgrade>,
+    framing: RequestFraming,
 }
 
-/// Serves one request. Never fails: what goes wrong is an answer, or an aborted body.
-pub(super) async fn serve(client: Rc<Client>, mut request: Request<Incoming>) -> Response<ResponseBody> {
-    let record = Record::begin(&client.worker, client.control.begin());
-    // An error of ours, for the test of what becomes of others.
-    #[cfg(test)]
-    assert!(!request.headers().contains_key("x-test-panic"), "on purpose");
-    let on_upgrade = hyper::upgrade::on(&mut request);
-    let (head, body) = request.into_parts();
-    let http1 = head.version != Version::HTTP_2;
-    let mut response = respond(&client, head, body, on_upgrade, record).await;
-    if http1 && client.worker.draining.get() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+/// An answer of our own, and the route that gives it.
+struct Own {
+    answer: Answer,
+    route: Option<Arc<CompiledRoute>>,
+    /// Where the request ends is known.
+    framed: bool,
+}
+
+impl Own {
+    fn of(answer: Answer, route: Option<Arc<CompiledRoute>>) -> Self {
+        Self { answer, route, framed: true }
     }
-    response
 }
 
-async fn respond(
-    client: &Rc<Client>,
-    mut head: http::request::Parts,
-    body: Incoming,
-    on_upgrade: OnUpgrade,
-    mut record: Box<Record>,
-) -> Response<ResponseBody> {
-    let asker = Asker::of(&head.method, &head.headers);
-    let mut body = RequestBody::of_client(client, &head, body);
-    let request_id = request_id(&head.headers);
-    let info = client_info(client, &head.headers);
-    let https = info.scheme == Scheme::Https;
-    let shared = &client.worker.shared;
-    let planned = match intake::read(&head) {
-        _ if let Some(limit) = intake::over_limit(&head, shared.options.limits.head_size) => {
-            record.head(&head, "", &info, &request_id);
-            shared.metrics.limits.inc(limit);
-            Err((Answer::page(431, "The head of the request is too large, or has too many fields."), None))
-        }
-        _ if intake::is_server_wide_options(&head.method, &head.uri) => {
-            record.head(&head, "", &info, &request_id);
-            Err((Answer::plain(204), None))
-        }
-        Err(answer) => {
-            let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-            record.head(&head, host, &info, &request_id);
-            Err((answer, None))
-        }
-        Ok(intake) => {
-            record.head(&head, intake.authority, &info, &request_id);
-            plan(client, &head, &intake, &info, &request_id, &mut record)
-        }
+/// How the client's connection is to be answered.
+#[derive(Clone, Copy, Debug)]
+struct Manner {
+    version: Version,
+    method: Method,
+    asker: Asker,
+    https: bool,
+    /// The connection can have another request, as far as the client is concerned.
+    persists: bool,
+    /// Where the request ends is known.
+    framed: bool,
+}
+
+/// A request under way.
+struct Exchange<'a> {
+    client: &'a Rc<Client>,
+    side: &'a mut Side<ClientStream>,
+    work: &'a mut Workspace,
+    record: Record,
+    upload: Upload,
+    id: RequestId,
+    manner: Manner,
+}
+
+/// Serves the request whose head is in the workspace.
+pub(super) async fn serve(client: &Rc<Client>, side: &mut Side<ClientStream>, work: &mut Workspace) -> After {
+    let (mut exchange, planned) = Exchange::begin(client, side, work, Exchange::plan);
+    let done = match planned {
+        Ok(plan) => exchange.forward(plan).await,
+        Err(own) => Done::Own(own),
     };
-    let plan = match planned {
-        Ok(plan) => plan,
-        Err((answer, route)) => {
-            if answer.status == 413 {
-                client.worker.shared.metrics.limits.inc(LimitHit::BodySize);
-            }
-            return own_answer(&answer, route.as_deref(), &asker, &request_id, https, record);
+    match done {
+        Done::After(after) => after,
+        Done::Own(own) => exchange.answer(own).await,
+        Done::Switched { upstream, websocket, idle } => {
+            After::Tunnel(Box::new(Switched { upstream, websocket, idle, record: Box::new(exchange.record) }))
         }
-    };
-    let Plan { route, backend, path, host, forwarding, upgrade } = plan;
-    // With a body an upgrade would have to wait for its end; a server may ignore it (RFC 9110 §7.8).
-    let upgrade = upgrade.filter(|upgrade| match upgrade {
-        Upgrade::ExtendedConnect => true,
-        // Nor can a backend on HTTP/2 be asked to speak something else: but who wants a WebSocket is to be told.
-        Upgrade::Http1 { .. } if backend.protocol() != Protocol::Http1 => upgrade.is_for_websocket(),
-        Upgrade::Http1 { .. } => http_body::Body::is_end_stream(&body),
+    }
+}
+
+/// Refuses a request whose head is in the workspace as far as it could be read.
+pub(super) async fn refuse(client: &Rc<Client>, side: &mut Side<ClientStream>, work: &mut Workspace, answer: Answer) -> After {
+    let (mut exchange, ()) = Exchange::begin(client, side, work, |exchange, info| {
+        let Workspace { request, version, connect, .. } = &*exchange.work;
+        let host = request.fields().get(Name::Host).and_then(|host| std::str::from_utf8(host).ok());
+        exchange.record.head(request, (*version, *connect), host.unwrap_or_default(), info, exchange.id.as_str());
     });
+    exchange.answer(Own::of(answer, None)).await
+}
 
-    let te_trailers = headers::has_item(&head.headers, &header::TE, "trailers");
-    prepare(&mut head.headers, &route, forwarding);
-    let policies = &route.route.policies;
-    match &upgrade {
-        Some(_) => body = RequestBody::empty(),
-        None => body.limit(policies.max_body_size),
+impl<'a> Exchange<'a> {
+    /// Begins with what is to be done while it is known who the client is.
+    fn begin<T>(
+        client: &'a Rc<Client>,
+        side: &'a mut Side<ClientStream>,
+        work: &'a mut Workspace,
+        first: impl FnOnce(&mut Self, &ClientInfo) -> T,
+    ) -> (Self, T) {
+        let record = Record::begin(&client.worker, client.control.begin());
+        // An error of ours, for the test of what becomes of others.
+        #[cfg(test)]
+        assert!(work.request.fields().get_raw(b"x-test-panic").is_none(), "on purpose");
+        let id = RequestId::of(work.request.fields());
+        let info = client_info(client, work);
+        let manner = Manner {
+            version: work.version,
+            method: work.request.method(),
+            asker: Asker::of(&work.request),
+            https: info.scheme == Scheme::Https,
+            persists: work.request.persists(),
+            framed: true,
+        };
+        let mut exchange = Self { client, side, work, record, upload: Upload::none(), id, manner };
+        let came_to = first(&mut exchange, &info);
+        (exchange, came_to)
     }
-    record.upload(body.upload());
-    let key = match &upgrade {
-        Some(upgrade) => upgrade::request(&mut head, upgrade),
-        None => None,
-    };
-    let target = Target { backend: &backend, timeouts: &policies.timeouts, path, host, te_trailers, upgrade: upgrade.is_some() };
-    let sent = forward::send(&client.worker, &target, head, body, &mut record).await;
-    let mut upstream = match sent {
-        Ok(upstream) => upstream,
-        Err(failure) => {
-            let answer = failed(&failure, &client.worker.shared.metrics);
-            record.note(&failure);
-            tell(&backend, &route, &failure);
-            return own_answer(&answer, Some(&route), &asker, &request_id, https, record);
-        }
-    };
 
-    let status = upstream.response.status();
-    record.status(status.as_u16());
-    if let Some(upgrade) = &upgrade {
-        let switched = match upgrade::judge(&upstream.response, upgrade, key.as_deref()) {
-            Ok(switched) => switched,
-            Err(why) => {
-                record.note(why);
-                return own_answer(&Answer::page(502, why), Some(&route), &asker, &request_id, https, record);
+    /// Reads the head, and runs the stages before the backends.
+    fn plan(&mut self, info: &ClientInfo) -> Result<Plan, Own> {
+        let Self { client, work, record, id, .. } = self;
+        let Workspace { request, version, connect, edits, target, host, .. } = &mut **work;
+        let (version, connect) = (*version, *connect);
+        let intake = match intake::read(request, version, connect) {
+            _ if request.is_server_wide() => {
+                record.head(request, (version, connect), "", info, id.as_str());
+                return Err(Own::of(Answer::plain(204), None));
+            }
+            Ok(intake) => intake,
+            Err(Refused { answer, framed }) => {
+                let host = request.fields().get(Name::Host).and_then(|host| std::str::from_utf8(host).ok());
+                record.head(request, (version, connect), host.unwrap_or_default(), info, id.as_str());
+                return Err(Own { answer, route: None, framed });
             }
         };
-        if let Some(websocket) = switched {
-            let on_upstream = hyper::upgrade::on(&mut upstream.response);
-            let (mut parts, _) = upstream.response.into_parts();
-            upgrade::response(&mut parts.headers, upgrade);
-            finish(&mut parts.headers, &route, https);
-            let http2 = *upgrade == Upgrade::ExtendedConnect;
-            if http2 {
-                record.status(200);
-                parts.status = StatusCode::OK;
-            }
-            parts.version = Version::HTTP_11;
-            // Kept until both sides are handed over: it is what drives the upstream's.
-            drop(upstream.connection);
-            let idle = policies.websocket.idle_timeout;
-            record.begin_tunnel();
-            upgrade::join(&client.worker, on_upgrade, on_upstream, websocket, idle, record);
-            return Response::from_parts(parts, ResponseBody::none());
+        record.head(request, (version, connect), intake.authority, info, id.as_str());
+        let shared = &client.worker.shared;
+        let name = intake.host.as_ref();
+        let host_name = name.map(HostName::as_str);
+        let http2 = version == Version::Http2;
+        if client.listener == Listener::Https && shared.tls.misdirected(client.sni.as_deref(), host_name, http2) {
+            return Err(Own::of(Answer::page(421, "This connection was made for another host."), None));
         }
-    } else if status == StatusCode::SWITCHING_PROTOCOLS {
-        let why = "The backend switched protocols unasked.";
-        record.note(why);
-        return own_answer(&Answer::page(502, why), Some(&route), &asker, &request_id, https, record);
+        let ports = shared.ports();
+        let seen = RequestHead {
+            method: request.method_str(),
+            authority: intake.authority,
+            path: &intake.path,
+            query: intake.query,
+            headers: request.fields(),
+            client: info,
+            listener: client.entrance(ports),
+            ports,
+            request_id: id.as_str(),
+            name_has_certificate: host_name.is_some_and(|name| shared.tls.has_certificate(name)),
+            content_length: intake.content_length,
+            upgrade: intake.upgrade.as_ref().map(Upgrade::protocols),
+        };
+        let route = match_route(client, name, &intake, &seen)?;
+        record.route(&route);
+        let own = |answer, route: &Arc<CompiledRoute>| Err(Own::of(answer, Some(route.clone())));
+        let forward = match route.decide(&seen) {
+            Decision::Answer(answer) => return own(answer, &route),
+            Decision::Forward(forward) => forward,
+        };
+        let Some(backend) = forward.choose().cloned() else {
+            return own(Answer::page(503, "The backend of this route has no endpoints."), &route);
+        };
+        forwarding::edits(route.route.policies.forwarding, &seen, edits);
+        put_host(host, forward, &route, &seen);
+        if !put_target(target, forward, &seen) {
+            return own(Answer::page(400, "The path that the rewrite gives cannot be sent."), &route);
+        }
+        let Intake { upgrade, framing, .. } = intake;
+        Ok(Plan { backend, upgrade, framing, route })
     }
 
-    let (mut parts, incoming) = upstream.response.into_parts();
-    if parts.headers.contains_key(header::TRANSFER_ENCODING) {
-        // It overrides the length (RFC 9112 §6.3), which need not be true: to pass it on would let the client read another end.
-        parts.headers.remove(header::CONTENT_LENGTH);
+    async fn forward(&mut self, plan: Plan) -> Done {
+        let Plan { route, backend, upgrade, mut framing } = plan;
+        let bodiless = self.side.is_read();
+        // With a body an upgrade would have to wait for its end; a server may ignore it (RFC 9110 §7.8).
+        let upgrade = upgrade.filter(|upgrade| match upgrade {
+            Upgrade::ExtendedConnect => true,
+            // Nor can a backend on HTTP/2 be asked to speak something else: but who wants a WebSocket is to be told.
+            Upgrade::Http1 { .. } if backend.protocol() != Protocol::Http1 => upgrade.is_for_websocket(),
+            Upgrade::Http1 { .. } => bodiless,
+        });
+        let policies = &route.route.policies;
+        let te_trailers = self.work.request.takes_trailers();
+        if upgrade.is_some() {
+            framing = RequestFraming::None;
+        } else {
+            if self.manner.version == Version::Http2 && !bodiless && framing == RequestFraming::None {
+                framing = RequestFraming::Chunked;
+            }
+            let limits = &self.client.worker.shared.options.limits;
+            // Streams of HTTP/2 end one by one, and may be silent for long with good reason.
+            let idle = (self.manner.version != Version::Http2).then_some(limits.body_time);
+            let expects = self.work.request.expectation() == penstock_http1::Expectation::Continue;
+            let waits = expects && !bodiless && !matches!(&*self.side, Side::Http1(side) if !side.unread().is_empty());
+            self.upload = Upload::new(policies.max_body_size, idle, waits);
+        }
+        if !prepare(self.work, &route) {
+            self.manner.persists = false;
+            return Done::Own(Own::of(Answer::page(400, "Connection has too many options."), Some(route)));
+        }
+        let key = upgrade.as_ref().and_then(|upgrade| upgrade::request(&mut self.work.request, upgrade));
+        // The tunnel's bytes are no body of the request.
+        let hidden = matches!(upgrade, Some(Upgrade::ExtendedConnect));
+        let target = Target {
+            backend: &backend,
+            timeouts: &policies.timeouts,
+            framing,
+            method: self.manner.method,
+            te_trailers,
+            upgrade: upgrade.is_some(),
+            takes_interim: self.manner.version != Version::Http10,
+        };
+        if hidden {
+            self.side.hold_body(true);
+        }
+        let mut asked = Asked {
+            worker: &self.client.worker,
+            side: &mut *self.side,
+            work: &mut *self.work,
+            upload: &mut self.upload,
+            record: &mut self.record,
+        };
+        let sent = forward::send(&mut asked, &target).await;
+        if hidden {
+            self.side.hold_body(false);
+        }
+        let upstream = match sent {
+            Ok(upstream) => upstream,
+            Err(failure) => return self.failed(&failure, &backend, &route),
+        };
+        let status = self.work.response.status();
+        self.record.status(status);
+        if let Some(upgrade) = &upgrade {
+            match upgrade::judge(&self.work.response, upgrade, key.as_deref()) {
+                Ok(None) => {}
+                Ok(Some(websocket)) => return Box::pin(self.switch(upstream, &route, upgrade, websocket)).await,
+                Err(why) => return self.refuse(why, &route),
+            }
+        } else if status == 101 {
+            return self.refuse("The backend switched protocols unasked.", &route);
+        }
+        drop(upgrade);
+        self.relay(upstream, route, &backend).await
     }
-    headers::remove_hop_by_hop(&mut parts.headers);
-    parts.extensions = http::Extensions::new();
-    finish(&mut parts.headers, &route, https);
-    parts.version = Version::HTTP_11;
-    let body = ResponseBody::upstream(incoming, upstream.connection, client.worker.pool.clone(), policies.timeouts.read, record);
-    Response::from_parts(parts, body)
+
+    /// Passes a response on.
+    async fn relay(&mut self, mut upstream: Upstream, route: Arc<CompiledRoute>, backend: &Backend) -> Done {
+        let framing = match self.work.response.framing(self.manner.method) {
+            Ok(framing) => framing,
+            Err(error) => {
+                let failure = Failure::Http(HeadError::Response(error));
+                return self.failed(&failure, backend, &route);
+            }
+        };
+        let upstream_persists = self.work.response.persists(framing);
+        let framing = match &mut upstream.side {
+            Side::Http1(http1) => {
+                http1.expect_body(framing, RESPONSE_LIMITS);
+                framing
+            }
+            Side::Http2(http2) if framing == ResponseFraming::None => {
+                http2.skip_body();
+                framing
+            }
+            Side::Http2(http2) if http2.is_read() && http2.trailers().is_none() => ResponseFraming::Length(0),
+            // The stream says where it ends.
+            Side::Http2(_) if framing == ResponseFraming::UntilClose => ResponseFraming::Chunked,
+            Side::Http2(_) => framing,
+        };
+        if self.work.response.fields_mut().remove_hop_by_hop().is_err() {
+            return self.refuse("The backend's answer has a Connection with too many options.", &route);
+        }
+        finish(self.work, &route, self.manner.https);
+        let keeps = match self.begin_response(framing) {
+            Ok(keeps) => keeps,
+            Err(error) => {
+                self.record.aborted(error);
+                return Done::After(After::Cut);
+            }
+        };
+        let read_limit = route.route.policies.timeouts.read;
+        // A slow response keeps no route alive.
+        drop(route);
+        let relayed = Relay {
+            client: &mut *self.side,
+            upstream: &mut upstream.side,
+            upload: &mut self.upload,
+            record: &mut self.record,
+            read_limit,
+        }
+        .response()
+        .await;
+        if let Err(broken) = relayed {
+            let metrics = &self.client.worker.shared.metrics;
+            match &broken {
+                Broken::Response(BodyError::Idle) => metrics.limits.inc(LimitHit::ResponseTime),
+                Broken::Client(Some(WriteError::NotTaken)) => metrics.limits.inc(LimitHit::WriteTime),
+                Broken::Request(BodyError::TooLarge) => metrics.limits.inc(LimitHit::BodySize),
+                _ => {}
+            }
+            self.record.aborted(&broken);
+            if let Side::Http2(stream) = &mut *self.side {
+                stream.reset(match broken {
+                    Broken::Client(_) => h2::Reason::CANCEL,
+                    Broken::Response(_) | Broken::Request(_) => h2::Reason::INTERNAL_ERROR,
+                });
+            }
+            return Done::After(After::Cut);
+        }
+        // The connection is not idle while its body comes.
+        let busy = self.client.control.begin();
+        self.record.finish();
+        let Self { client, side, upload, manner, .. } = self;
+        if !upload.is_over() {
+            Box::pin(relay::rest_of_upload(side, &mut upstream.side, upload, &client.worker.shared.metrics)).await;
+        }
+        let clean = match &upstream.side {
+            Side::Http1(http1) => {
+                upload.is_sent() && upstream_persists && http1.is_read() && http1.unread().is_empty() && !http1.has_ended()
+            }
+            Side::Http2(_) => true,
+        };
+        if clean {
+            upstream.give_back(&client.worker);
+        } else {
+            drop(upstream);
+        }
+        Done::After(end(side, upload, keeps, manner.framed, busy).await)
+    }
+
+    /// Puts the response's head to the client, framed as its version has it. Says whether the connection can have another request.
+    fn begin_response(&mut self, framing: ResponseFraming) -> Result<bool, WriteError> {
+        let Workspace { response, .. } = &mut *self.work;
+        let status = response.status();
+        let fields = response.fields_mut();
+        match self.side {
+            Side::Http2(stream) => {
+                let end = matches!(framing, ResponseFraming::None | ResponseFraming::Length(0));
+                stream.put_response(status, fields, end)?;
+                self.work.release_heads();
+                Ok(true)
+            }
+            Side::Http1(http1) => {
+                let old = self.manner.version == Version::Http10;
+                let framing = match framing {
+                    ResponseFraming::Chunked | ResponseFraming::UntilClose if old => ResponseFraming::UntilClose,
+                    ResponseFraming::UntilClose => ResponseFraming::Chunked,
+                    framing => framing,
+                };
+                const UNWRITABLE: WriteError = WriteError::Head("the response cannot be written");
+                match framing {
+                    // To HEAD, and with 304, it says what there would be.
+                    ResponseFraming::None if may_declare_length(status) => {}
+                    framing => framing.declare(fields).map_err(|_| UNWRITABLE)?,
+                }
+                let told = self.client.worker.draining.get() || self.client.control.command() >= Command::Finish;
+                let silent = self.upload.waits_for_continue() && !http1.is_read();
+                let keeps =
+                    self.manner.persists && self.manner.framed && !told && !silent && framing != ResponseFraming::UntilClose;
+                let connection = match (keeps, old) {
+                    (false, _) => Some(&b"close"[..]),
+                    (true, true) => Some(&b"keep-alive"[..]),
+                    (true, false) => None,
+                };
+                if let Some(connection) = connection {
+                    fields.push(Name::Connection, connection).map_err(|_| UNWRITABLE)?;
+                }
+                let reason = match response.reason() {
+                    "" => reason_phrase(status),
+                    reason => reason,
+                };
+                http1.put_response(status, reason, response.fields(), framing).map_err(|_| UNWRITABLE)?;
+                self.work.release_heads();
+                Ok(keeps)
+            }
+        }
+    }
+
+    /// Hands both connections over to a tunnel.
+    async fn switch(&mut self, upstream: Upstream, route: &Arc<CompiledRoute>, upgrade: &Upgrade, websocket: bool) -> Done {
+        let fields = self.work.response.fields_mut();
+        if upgrade::response(fields, upgrade).is_none() {
+            return self.refuse("The backend's answer cannot be read.", route);
+        }
+        finish(self.work, route, self.manner.https);
+        let fields = self.work.response.fields();
+        let put = match self.side {
+            Side::Http1(http1) => http1
+                .put_response(101, reason_phrase(101), fields, ResponseFraming::None)
+                .map_err(|_| WriteError::Head("the response cannot be written")),
+            Side::Http2(stream) => {
+                self.record.status(200);
+                stream.put_response(200, fields, false)
+            }
+        };
+        self.record.begin_tunnel();
+        let told = match put {
+            Ok(()) => poll_fn(|cx| self.side.poll_out(cx)).await,
+            Err(error) => Err(error),
+        };
+        if told.is_err() {
+            self.record.note(crate::tunnel::End::HandOver);
+            return Done::After(After::Cut);
+        }
+        Done::Switched { upstream: upstream.side, websocket, idle: route.route.policies.websocket.idle_timeout }
+    }
+
+    fn refuse(&mut self, why: &'static str, route: &Arc<CompiledRoute>) -> Done {
+        self.record.note(why);
+        Done::Own(Own::of(Answer::page(502, why), Some(route.clone())))
+    }
+
+    fn failed(&mut self, failure: &Failure, backend: &Backend, route: &Arc<CompiledRoute>) -> Done {
+        tell(backend, route, failure);
+        self.record.note(failure);
+        if matches!(failure, Failure::ClientGone) {
+            return Done::After(After::Cut);
+        }
+        let answer = answer_to(failure, &self.client.worker.shared.metrics);
+        // Where such a body ends nobody knows.
+        let framed = !matches!(failure, Failure::Body(_) | Failure::TooSlow);
+        Done::Own(Own { answer, route: Some(route.clone()), framed })
+    }
+
+    /// Answers by ourselves. Boxed, as all that is rare.
+    fn answer<'f>(&'f mut self, own: Own) -> Pin<Box<dyn Future<Output = After> + 'f>> {
+        Box::pin(self.answer_now(own))
+    }
+
+    async fn answer_now(&mut self, Own { answer, route, framed }: Own) -> After {
+        if answer.status == 413 {
+            self.client.worker.shared.metrics.limits.inc(LimitHit::BodySize);
+        }
+        self.manner.framed = framed;
+        if let Content::Page { hint: Some(hint) } = answer.content {
+            self.record.note_once(hint);
+        }
+        let Workspace { request, response, .. } = &mut *self.work;
+        let accept = answer::accept(request.fields());
+        let page = answer::compose(&answer, self.manner.asker, &accept, self.id.as_str(), response);
+        self.record.status(page.status);
+        if let Some(route) = &route {
+            if route.ingress_nginx() && self.manner.https {
+                let _ = response.fields_mut().set(Name::StrictTransportSecurity, HSTS);
+            }
+            route.response_headers.apply(response.fields_mut());
+        }
+        let bodiless = self.manner.method == Method::Head || matches!(response.status(), 204 | 304);
+        let framing = if bodiless { ResponseFraming::None } else { ResponseFraming::Length(page.body.len() as u64) };
+        let keeps = match self.begin_response(framing) {
+            Ok(keeps) => keeps,
+            Err(error) => {
+                self.record.aborted(error);
+                return After::Cut;
+            }
+        };
+        let mut at = 0;
+        let side = &mut *self.side;
+        let told = poll_fn(|cx| {
+            while let Some(rest @ [_, ..]) = page.body.get(at..) {
+                let room = std::task::ready!(side.poll_room(cx, rest.len()))?;
+                side.put(cx, rest.get(..room).unwrap_or_default())?;
+                at += room;
+            }
+            side.put_end(None)?;
+            side.poll_out(cx)
+        })
+        .await;
+        self.record.sent(at as u64);
+        if let Err(error) = told {
+            self.record.aborted(error);
+            return After::Cut;
+        }
+        // The connection is not idle while what is left of the request comes.
+        let busy = self.client.control.begin();
+        self.record.finish();
+        let Self { side, upload, manner, .. } = self;
+        end(side, upload, keeps, manner.framed, busy).await
+    }
 }
 
-/// The stages before the backends. An answer comes with the route that gives it.
-fn plan(
+/// Sees to what is left of the request.
+///
+/// The connection is busy meanwhile.
+async fn end(side: &mut Side<ClientStream>, upload: &Upload, keeps: bool, framed: bool, _busy: Busy) -> After {
+    // Whoever waits for our 100 sends nothing, or what nobody can tell from the next request.
+    let silent = upload.waits_for_continue() && !side.is_read();
+    if keeps && !silent && (side.is_read() || Box::pin(relay::read_out(side)).await) {
+        return After::Keep;
+    }
+    After::Close { unread: !framed || !side.is_read() }
+}
+
+fn match_route(
     client: &Client,
-    head: &http::request::Parts,
+    name: Option<&HostName<'_>>,
     intake: &Intake<'_>,
-    info: &ClientInfo,
-    request_id: &str,
-    record: &mut Record,
-) -> Result<Plan, (Answer, Option<Arc<CompiledRoute>>)> {
-    let shared = &client.worker.shared;
-    let name = intake.host.as_ref();
-    let host_name = name.map(HostName::as_str);
-    let http2 = head.version == Version::HTTP_2;
-    if client.listener == Listener::Https && shared.tls.misdirected(client.sni.as_deref(), host_name, http2) {
-        return Err((Answer::page(421, "This connection was made for another host."), None));
-    }
-    let ports = shared.ports();
-    let request = RequestHead {
-        // RFC 8441's CONNECT is what GET is over HTTP/1.1: a route does not see by which version a WebSocket comes.
-        method: if intake.upgrade == Some(Upgrade::ExtendedConnect) { "GET" } else { head.method.as_str() },
-        authority: intake.authority,
-        path: &intake.path,
-        query: intake.query,
-        headers: &Fields(&head.headers),
-        client: info,
-        listener: client.entrance(ports),
-        ports,
-        request_id,
-        name_has_certificate: host_name.is_some_and(|name| shared.tls.has_certificate(name)),
-        content_length: intake.content_length,
-        upgrade: intake.upgrade.as_ref().map(Upgrade::protocols),
+    seen: &RequestHead<'_>,
+) -> Result<Arc<CompiledRoute>, Own> {
+    let table = client.worker.shared.table.load();
+    let answer = match table.find(name, seen) {
+        Outcome::Matched(route) => return Ok(route.clone()),
+        Outcome::NoHost | Outcome::NoRoute if !table.is_claimed(name) && intake.path.raw() == HEALTH => Answer::text(200, "ok\n"),
+        Outcome::NoHost => Answer::page(404, "No route is set up for this host."),
+        Outcome::NoRoute => Answer::page(404, "No route of this host takes this request."),
+        Outcome::Ambiguous(_) => Answer::page(400, "The path can be read in more than one way."),
     };
-    let route = {
-        let table = shared.table.load();
-        match table.find(name, &request) {
-            Outcome::Matched(route) => route.clone(),
-            Outcome::NoHost | Outcome::NoRoute if !table.is_claimed(name) && intake.path.raw() == HEALTH => {
-                return Err((Answer::text(200, "ok\n"), None));
-            }
-            Outcome::NoHost => return Err((Answer::page(404, "No route is set up for this host."), None)),
-            Outcome::NoRoute => return Err((Answer::page(404, "No route of this host takes this request."), None)),
-            Outcome::Ambiguous(_) => {
-                return Err((Answer::page(400, "The path can be read in more than one way."), None));
-            }
-        }
-    };
-    record.route(&route);
-    let forward = match route.decide(&request) {
-        Decision::Answer(answer) => return Err((answer, Some(route))),
-        Decision::Forward(forward) => forward,
-    };
-    let Some(backend) = forward.choose() else {
-        return Err((Answer::page(503, "The backend of this route has no endpoints."), Some(route)));
-    };
-    let forwarding = forwarding::edits(route.route.policies.forwarding, &request);
-    let host = host(forward, &route, &request);
-    let Some(path) = target(forward, &request) else {
-        return Err((Answer::page(400, "The path that the rewrite gives cannot be sent."), Some(route)));
-    };
-    Ok(Plan { backend: backend.clone(), path, host, forwarding, upgrade: intake.upgrade.clone(), route })
+    Err(Own::of(answer, None))
 }
 
-fn host(forward: &CompiledForward, route: &CompiledRoute, request: &RequestHead<'_, Fields<'_>>) -> Option<HeaderValue> {
+/// Puts the host that the backend is asked for.
+fn put_host(out: &mut Vec<u8>, forward: &CompiledForward, route: &CompiledRoute, request: &RequestHead<'_>) {
     let host = match &forward.host {
         Some(host) => host,
         // ingress-nginx sends on what a trusted proxy was asked for.
         None if route.ingress_nginx() => request.public_authority(),
         None => request.authority,
     };
-    HeaderValue::from_str(host).ok().filter(|host| !host.is_empty())
+    out.clear();
+    out.extend_from_slice(host.as_bytes());
 }
 
-fn target(forward: &CompiledForward, request: &RequestHead<'_, Fields<'_>>) -> Option<PathAndQuery> {
-    let path = forward.rewrite.apply(request.path);
-    let mut target = Vec::with_capacity(path.len() + request.query.map_or(0, |query| query.len() + 1));
-    target.extend_from_slice(&path);
+/// Puts the target that the backend is asked for. Says whether it can be sent.
+fn put_target(out: &mut Vec<u8>, forward: &CompiledForward, request: &RequestHead<'_>) -> bool {
+    out.clear();
+    out.extend_from_slice(&forward.rewrite.apply(request.path));
     if let Some(query) = request.query {
-        target.push(b'?');
-        target.extend_from_slice(query.as_bytes());
+        out.push(b'?');
+        out.extend_from_slice(query.as_bytes());
     }
-    PathAndQuery::from_maybe_shared(bytes::Bytes::from(target)).ok()
+    !out.is_empty() && out.iter().all(u8::is_ascii_graphic)
 }
 
-/// Makes the fields of a request those that the backend gets.
-fn prepare(fields: &mut HeaderMap, route: &CompiledRoute, forwarding: Vec<forwarding::Edit>) {
-    headers::remove_hop_by_hop(fields);
+/// Makes the fields of a request those that the backend gets. Says whether that can be.
+fn prepare(work: &mut Workspace, route: &CompiledRoute) -> bool {
+    let Workspace { request, edits, host, .. } = work;
+    let fields = request.fields_mut();
+    if fields.remove_hop_by_hop().is_err() {
+        return false;
+    }
     // We answer it ourselves when the body is asked for (RFC 9110 §10.1.1).
-    fields.remove(header::EXPECT);
+    fields.remove(Name::Expect);
     if route.ingress_nginx() {
         headers::drop_underscores(fields);
     }
     headers::join_cookies(fields);
-    headers::drop_twins(fields, &forwarding);
-    headers::write(fields, forwarding);
+    headers::drop_twins(fields, edits);
+    edits.apply(fields);
+    if fields.set(Name::Host, host).is_err() {
+        host.clear();
+    }
     route.request_headers.apply(fields);
+    true
 }
 
 /// What the client's response carries besides what the upstream sent.
-fn finish(fields: &mut HeaderMap, route: &CompiledRoute, https: bool) {
+fn finish(work: &mut Workspace, route: &CompiledRoute, https: bool) {
+    let fields = work.response.fields_mut();
     if route.ingress_nginx() {
-        fields.remove(header::SERVER);
+        fields.remove(Name::Server);
         if https {
-            fields.insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
+            let _ = fields.set(Name::StrictTransportSecurity, HSTS);
         }
     }
     route.response_headers.apply(fields);
     answer::finish(fields);
-}
-
-fn own_answer(
-    answer: &Answer,
-    route: Option<&CompiledRoute>,
-    asker: &Asker,
-    request_id: &str,
-    https: bool,
-    mut record: Box<Record>,
-) -> Response<ResponseBody> {
-    if let crate::policy::Content::Page { hint: Some(hint) } = answer.content {
-        record.note_once(hint);
-    }
-    let mut response = answer::response(answer, asker, request_id, record);
-    if let Some(route) = route {
-        if route.ingress_nginx() && https {
-            response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
-        }
-        route.response_headers.apply(response.headers_mut());
-    }
-    response
 }
 
 /// Says in the log what is wrong with a backend, so that nobody has to turn up the level while its users wait.
@@ -328,17 +642,15 @@ fn tell(backend: &Backend, route: &CompiledRoute, failure: &Failure) {
     }
 }
 
-fn failed(failure: &Failure, metrics: &crate::metrics::Metrics) -> Answer {
+fn answer_to(failure: &Failure, metrics: &crate::metrics::Metrics) -> Answer {
     match failure {
-        Failure::TooLarge => {
-            metrics.limits.inc(LimitHit::BodySize);
-            Answer::page(413, "The request's body is larger than this route allows.")
-        }
+        Failure::TooLarge => Answer::page(413, "The request's body is larger than this route allows."),
         Failure::TooSlow => {
             metrics.limits.inc(LimitHit::BodyTime);
             Answer::page(408, "The request's body did not come in time.")
         }
         Failure::ClientGone => Answer::plain(400),
+        Failure::Body(error) => Answer::page(error.status(), error.message()),
         Failure::NoEndpoints => Answer::page(503, "The backend of this route has no endpoints."),
         Failure::Connect(_) => Answer::page(502, "The backend cannot be reached."),
         Failure::ConnectTimeout => Answer::page(504, "The backend cannot be reached in time."),
@@ -347,37 +659,21 @@ fn failed(failure: &Failure, metrics: &crate::metrics::Metrics) -> Answer {
             Answer::page(504, "The backend did not answer in time.")
         }
         Failure::UpgradeOverHttp2 => Answer::page(502, "The backend speaks HTTP/2, over which it cannot be asked for a WebSocket."),
+        Failure::Unwritable => Answer::page(502, "The request cannot be written in the backend's version of HTTP."),
         Failure::Http(_) => Answer::page(502, "The backend's answer cannot be read, or it closed the connection."),
     }
 }
 
-fn client_info(client: &Client, headers: &HeaderMap) -> ClientInfo {
-    let lines = |name: &'static str| headers.get_all(name).iter().map(HeaderValue::as_bytes);
+fn client_info(client: &Client, work: &Workspace) -> ClientInfo {
+    let fields = work.request.fields();
     client.worker.shared.trusted.client(
         client.peer.ip(),
         client.scheme,
         Forwarded {
-            forwarded_for: lines("x-forwarded-for"),
-            proto: lines("x-forwarded-proto"),
-            host: lines("x-forwarded-host"),
-            port: lines("x-forwarded-port"),
+            forwarded_for: fields.all(Name::XForwardedFor),
+            proto: fields.all(Name::XForwardedProto),
+            host: fields.all(Name::XForwardedHost),
+            port: fields.all(Name::XForwardedPort),
         },
     )
-}
-
-/// The client's id of a request, if it can be one, else a new one of 32 hexadecimal digits.
-fn request_id(headers: &HeaderMap) -> String {
-    let given = headers.get(X_REQUEST_ID).map(HeaderValue::as_bytes).unwrap_or_default();
-    if (1..=LONGEST_REQUEST_ID).contains(&given.len()) && given.iter().all(u8::is_ascii_graphic) {
-        return String::from_utf8_lossy(given).into_owned();
-    }
-    thread_local! {
-        // Random at the start of the thread, then counted: unique without asking for randomness each time.
-        static NEXT: Cell<(u64, u64)> = Cell::new((rand::random(), rand::random()));
-    }
-    let (high, low) = NEXT.get();
-    NEXT.set((high, low.wrapping_add(0x9E37_79B9_7F4A_7C15)));
-    let mut id = String::with_capacity(32);
-    let _ = write!(id, "{high:016x}{low:016x}");
-    id
 }

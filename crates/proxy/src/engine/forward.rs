@@ -1,45 +1,72 @@
 //! Sending a request to an endpoint, and again where that is safe.
 //!
-//! A request is sent at most once, unless no byte of a response came and it was never written, or its method is idempotent; and it has
-//! no body, or one that is kept whole. An endpoint that cannot be connected is passed over for the next one: nothing was sent.
+//! A request is sent at most once, unless no byte of a response came and it was never written, or its method is idempotent; its body has to
+//! be absent or still whole in the replay buffer ([`Upload`]). An endpoint that cannot be connected is passed over for the next one: nothing was
+//! sent.
 
 use std::{
     fmt,
+    future::poll_fn,
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant},
+    task::{Context, Poll},
+    time::Instant,
 };
 
-use http::{HeaderValue, Method, Request, Response, Uri, Version, header, request::Parts, uri::PathAndQuery};
-use hyper::body::Incoming;
+use penstock_http1::{Limits, Method, Name, Progress, RequestFraming};
 use penstock_model::{Protocol, Timeouts};
 
 use super::{
-    body::{RequestBody, Upload, io_error},
-    outgoing::Http1Sender,
+    fault::{BodyError, HeadError},
+    http2::Http2,
+    http2_heads,
+    outgoing::Http1Upstream,
+    patience::Patience,
     record::Record,
+    side::{Fault, Side},
+    upload::Upload,
+    workspace::Workspace,
 };
 use crate::{
-    clock,
-    upstream::{Backend, ConnectError, Connection, Sender},
+    io::{ClientStream, UpstreamStream},
+    upstream::{Backend, ConnectError, Connection, Place, Sender, StreamCount},
     worker::Worker,
 };
+
+/// What is taken of a response's head. Some have large cookies and policies.
+pub(super) const RESPONSE_LIMITS: Limits =
+    Limits { head: 128 * 1024, target: 0, fields: 128, trailers: 8 * 1024, extensions: 16 * 1024 };
+/// Responses before the final one. One or two have a use.
+const MOST_INTERIM: usize = 16;
 
 /// Where a request goes, and how.
 pub(super) struct Target<'a> {
     pub(super) backend: &'a Arc<Backend>,
     pub(super) timeouts: &'a Timeouts,
-    pub(super) path: PathAndQuery,
-    pub(super) host: Option<HeaderValue>,
+    pub(super) framing: RequestFraming,
+    pub(super) method: Method,
     pub(super) te_trailers: bool,
     pub(super) upgrade: bool,
+    /// The client takes responses before the final one.
+    pub(super) takes_interim: bool,
 }
 
-/// A response's head, and the connection by which the rest comes.
+/// The connection by which a response comes.
 pub(super) struct Upstream {
-    pub(super) response: Response<Incoming>,
-    pub(super) connection: Connection,
+    pub(super) side: Side<UpstreamStream>,
+    pub(super) place: Place,
+    _stream: Option<StreamCount>,
+}
+
+impl Upstream {
+    /// The connection back to where it belongs: nothing is in doubt about it.
+    pub(super) fn give_back(self, worker: &Worker) {
+        if let Side::Http1(mut http1) = self.side {
+            http1.stream().limit_writes(None);
+            worker.pool.give_back(&self.place, Http1Upstream(http1));
+        }
+    }
 }
 
 /// Why there is no response.
@@ -48,12 +75,16 @@ pub(super) enum Failure {
     TooLarge,
     TooSlow,
     ClientGone,
+    /// The client's body cannot be read.
+    Body(penstock_http1::BodyError),
     NoEndpoints,
     Connect(ConnectError),
     ConnectTimeout,
     ResponseTimeout,
     UpgradeOverHttp2,
-    Http(hyper::Error),
+    /// The request cannot be written in the backend's version.
+    Unwritable,
+    Http(HeadError),
 }
 
 impl Failure {
@@ -61,7 +92,7 @@ impl Failure {
     pub(super) fn concerns_backend(&self) -> bool {
         match self {
             Self::Connect(_) | Self::ConnectTimeout | Self::ResponseTimeout | Self::UpgradeOverHttp2 | Self::Http(_) => true,
-            Self::TooLarge | Self::TooSlow | Self::ClientGone | Self::NoEndpoints => false,
+            Self::TooLarge | Self::TooSlow | Self::ClientGone | Self::Body(_) | Self::NoEndpoints | Self::Unwritable => false,
         }
     }
 
@@ -82,263 +113,309 @@ impl fmt::Display for Failure {
             Self::TooLarge => f.write_str("the request's body is too large"),
             Self::TooSlow => f.write_str("the request's body did not come in time"),
             Self::ClientGone => f.write_str("the client went away"),
+            Self::Body(error) => write!(f, "the request's body cannot be read: {error}"),
             Self::NoEndpoints => f.write_str("no endpoints"),
             Self::Connect(error) => error.fmt(f),
             Self::ConnectTimeout => f.write_str("no endpoint could be connected in time"),
             Self::ResponseTimeout => f.write_str("no response in time"),
             Self::UpgradeOverHttp2 => f.write_str("an upgrade cannot be asked for over HTTP/2"),
-            Self::Http(error) => {
-                error.fmt(f)?;
-                let mut source = std::error::Error::source(error);
-                while let Some(cause) = source {
-                    write!(f, ": {cause}")?;
-                    source = cause.source();
-                }
-                Ok(())
-            }
+            Self::Unwritable => f.write_str("the request cannot be written in the backend's version"),
+            Self::Http(error) => error.fmt(f),
         }
     }
 }
 
 /// What became of one attempt.
 enum Attempt {
-    Response(Response<Incoming>),
-    /// It may be sent again: here it is, if it was given back.
-    Again(Option<Box<Request<RequestBody>>>, Failure),
+    Response,
+    /// It may be sent again.
+    Again(Failure),
     Failed(Failure),
 }
 
-pub(super) async fn send(
-    worker: &Rc<Worker>,
-    target: &Target<'_>,
-    head: Parts,
-    body: RequestBody,
-    record: &mut Record,
-) -> Result<Upstream, Failure> {
+/// The client's part of an exchange.
+pub(super) struct Asked<'a> {
+    pub(super) worker: &'a Rc<Worker>,
+    pub(super) side: &'a mut Side<ClientStream>,
+    pub(super) work: &'a mut Workspace,
+    pub(super) upload: &'a mut Upload,
+    pub(super) record: &'a mut Record,
+}
+
+pub(super) async fn send(asked: &mut Asked<'_>, target: &Target<'_>) -> Result<Upstream, Failure> {
     let backend = target.backend;
     if target.upgrade && backend.protocol() != Protocol::Http1 {
         return Err(Failure::UpgradeOverHttp2);
     }
+    let worker = asked.worker.clone();
     let shared = &worker.shared;
-    let deadline = target.timeouts.request.map(|limit| record.began() + limit);
-    let mut candidates = match shared.connector.candidates(backend).await {
-        Ok(candidates) => candidates,
+    let deadline = target.timeouts.request.and_then(|limit| asked.record.began().checked_add(limit));
+    match shared.connector.candidates(backend, &mut asked.work.candidates).await {
+        Ok(()) => {}
         Err(ConnectError::NoEndpoints) => return Err(Failure::NoEndpoints),
         Err(error) => {
             shared.metrics.upstream_connect_failures.inc(error.reason());
             return Err(Failure::Connect(error));
         }
-    };
-    worker.pool.prefer_healthy(backend, &mut candidates);
-    let upload = body.upload().clone();
-    let mut request = Some(Box::new(message(head, body, target, candidates.first().copied())));
+    }
+    worker.pool.prefer_healthy(backend, &mut asked.work.candidates);
     let mut attempts = 0;
     let mut resent = false;
     let mut next = 0;
     loop {
+        let candidates = &asked.work.candidates;
+        let most = shared.options.limits.connect_attempts.min(candidates.len());
         let Some(endpoint) = candidates.get(next % candidates.len().max(1)).copied() else { return Err(Failure::NoEndpoints) };
         let connect_limit = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
             Some(left) => target.timeouts.connect.min(left),
             None => target.timeouts.connect,
         };
         // A request that was sent in vain goes over a connection that nobody can have closed in the meantime.
-        let connected = worker.pool.connection(&shared.connector, backend, endpoint, connect_limit, resent).await;
-        let mut connection = match connected {
-            Ok(connection) => connection,
-            Err(error) => {
+        let kept = if resent { None } else { worker.pool.kept(backend, endpoint) };
+        let connected = match kept {
+            Some(connection) => Some(Ok(connection)),
+            None => {
+                // Boxed, as all that is rare: each client connection's task is as large as the largest of what it may wait for.
+                let mut connecting = Box::pin(worker.pool.connect(&shared.connector, backend, endpoint, connect_limit, resent));
+                poll_fn(|cx| match connecting.as_mut().poll(cx) {
+                    Poll::Ready(connected) => Poll::Ready(Some(connected)),
+                    // Who left while we connect is not waited for.
+                    Poll::Pending if asked.side.is_read() => asked.side.poll_gone(cx).map(|()| None),
+                    Poll::Pending => Poll::Pending,
+                })
+                .await
+            }
+        };
+        let connection = match connected {
+            None => return Err(Failure::ClientGone),
+            Some(Ok(connection)) => connection,
+            Some(Err(error)) => {
                 attempts += 1;
                 next += 1;
-                let more = attempts < shared.options.limits.connect_attempts.min(candidates.len());
                 let late = deadline.is_some_and(|deadline| deadline <= Instant::now());
                 tracing::debug!(backend = %backend.name(), %endpoint, %error, "an endpoint cannot be connected");
-                if error.concerns_endpoint() && more && !late {
+                if error.concerns_endpoint() && attempts < most && !late {
                     shared.metrics.upstream_retries.inc();
                     continue;
                 }
-                record.upstream(backend, endpoint, None, attempts as u32);
+                asked.record.upstream(backend, endpoint, None, attempts as u32);
                 return Err(if error.is_timeout() { Failure::ConnectTimeout } else { Failure::Connect(error) });
             }
         };
-        let Some(mut message) = request.take() else { return Err(Failure::ClientGone) };
         attempts += 1;
-        // What was kept for a while may be closed already, so that nothing is ever written.
-        let repeatable = !resent && (connection.reused || is_idempotent(message.method()));
-        let head = repeatable.then(|| Box::new(copy(&message)));
-        let without_body = http_body::Body::is_end_stream(message.body());
+        let reused = connection.reused;
+        if !reused {
+            asked.upload.begins();
+        }
         let sent = Instant::now();
-        address(&mut message, backend, &connection);
-        frame(&mut message, backend);
-        match attempt(&mut connection, *message, &upload, target, deadline).await {
-            Attempt::Response(response) => {
-                upload.response_begins();
-                record.upstream(backend, connection.endpoint, Some(sent.elapsed()), attempts as u32);
-                return Ok(Upstream { response, connection });
-            }
-            Attempt::Again(given_back, failure) => {
-                record.upstream(backend, connection.endpoint, None, attempts as u32);
-                let copied = head.and_then(|mut head| {
-                    if !without_body {
-                        *head.body_mut() = RequestBody::replayed(&upload)?;
+        let attempt = match begin(connection, asked.work, target, endpoint) {
+            Ok(mut upstream) => {
+                let mut attempt = Attempting {
+                    upstream: &mut upstream.side,
+                    target,
+                    deadline,
+                    resent,
+                    interim: 0,
+                    patience: Patience::default(),
+                };
+                match poll_fn(|cx| attempt.poll(cx, asked)).await {
+                    Attempt::Response => {
+                        asked.upload.forget();
+                        asked.record.upstream(backend, endpoint, Some(sent.elapsed()), attempts as u32);
+                        return Ok(upstream);
                     }
-                    Some(head)
-                });
-                let again = given_back.or(copied).filter(|_| !resent);
-                let Some(again) = again else { return Err(failure) };
+                    other => other,
+                }
+            }
+            Err(failure @ Failure::Unwritable) => return Err(failure),
+            // The connection ended in between.
+            Err(failure) => Attempt::Again(failure),
+        };
+        asked.record.upstream(backend, endpoint, None, attempts as u32);
+        match attempt {
+            Attempt::Again(_) if !resent => {
                 shared.metrics.upstream_retries.inc();
-                request = Some(again);
+                asked.upload.again();
                 resent = true;
-                if !connection.reused {
+                if !reused {
                     next += 1;
                 }
             }
-            Attempt::Failed(failure) => {
-                record.upstream(backend, connection.endpoint, None, attempts as u32);
-                return Err(failure);
+            Attempt::Again(failure) | Attempt::Failed(failure) => return Err(failure),
+            Attempt::Response => return Err(Failure::NoEndpoints),
+        }
+    }
+}
+
+/// Puts the head of the request to a connection. Nothing is written yet over HTTP/1.1: what there is of the body goes with it.
+fn begin(connection: Connection, work: &mut Workspace, target: &Target<'_>, endpoint: SocketAddr) -> Result<Upstream, Failure> {
+    let Connection { sender, place, .. } = connection;
+    if work.host.is_empty() {
+        // An address has nothing in it that a field cannot have.
+        let _ = work.request.fields_mut().set(Name::Host, endpoint.to_string().as_bytes());
+    }
+    let path = std::str::from_utf8(&work.target).map_err(|_| Failure::Unwritable)?;
+    match sender {
+        Sender::Http1(Http1Upstream(mut http1)) => {
+            http1.begin();
+            http1.stream().limit_writes(target.timeouts.send);
+            target.framing.declare(work.request.fields_mut()).map_err(|_| Failure::Unwritable)?;
+            http1
+                .put_request(work.request.method_str(), path, work.request.fields(), target.framing.into())
+                .map_err(|_| Failure::Unwritable)?;
+            Ok(Upstream { side: Side::Http1(http1), place, _stream: None })
+        }
+        Sender::Http2 { mut sender, stream } => {
+            let scheme = if target.backend.tls().is_some() { "https" } else { "http" };
+            let request = http2_heads::request(work.request.method_str(), scheme, path, work.request.fields(), target.te_trailers);
+            let request = request.ok_or(Failure::Unwritable)?;
+            let ended = matches!(target.framing, RequestFraming::None | RequestFraming::Length(0));
+            let sent = sender.sender.send_request(request, ended);
+            let (response, send) = sent.map_err(|error| Failure::Http(HeadError::Http2(error)))?;
+            let side = Side::Http2(Box::new(Http2::of_upstream(response, send, ended)));
+            Ok(Upstream { side, place, _stream: Some(stream) })
+        }
+    }
+}
+
+/// One attempt: the request's body goes, and the head of a response is waited for, both at once.
+struct Attempting<'a> {
+    upstream: &'a mut Side<UpstreamStream>,
+    target: &'a Target<'a>,
+    deadline: Option<Instant>,
+    /// It is the second already.
+    resent: bool,
+    interim: usize,
+    patience: Patience,
+}
+
+impl Attempting<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>, asked: &mut Asked<'_>) -> Poll<Attempt> {
+        if !asked.upload.is_over() {
+            let keeps = !self.resent && !self.has_come() && (self.target.method.is_idempotent() || !self.has_gone());
+            let passed = asked.upload.poll(cx, asked.side, self.upstream, keeps);
+            asked.record.received(asked.upload.received());
+            match passed {
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+                Poll::Ready(Err(Fault::Reader(error))) => {
+                    return Poll::Ready(Attempt::Failed(match error {
+                        BodyError::TooLarge => Failure::TooLarge,
+                        BodyError::Framing(error) if error != penstock_http1::BodyError::Truncated => Failure::Body(error),
+                        _ => Failure::ClientGone,
+                    }));
+                }
+                Poll::Ready(Err(Fault::Writer(error))) if error.is_stall() => {
+                    return Poll::Ready(Attempt::Failed(Failure::ResponseTimeout));
+                }
+                // What it answers, or that it does not, is told by the other direction.
+                Poll::Ready(Err(Fault::Writer(_))) => asked.upload.refuse(),
+            }
+        }
+        while let Poll::Ready(head) = self.poll_head(cx, asked.work) {
+            match head {
+                Ok(()) if asked.work.response.is_interim() => {
+                    self.interim += 1;
+                    if self.interim > MOST_INTERIM {
+                        return Poll::Ready(Attempt::Failed(Failure::Http(HeadError::TooManyInterim)));
+                    }
+                    self.pass_interim(cx, asked);
+                }
+                Ok(()) => return Poll::Ready(Attempt::Response),
+                Err(error) => return Poll::Ready(self.judge(error, asked.upload)),
+            }
+        }
+        if asked.side.is_read() && asked.side.poll_gone(cx).is_ready() {
+            return Poll::Ready(Attempt::Failed(Failure::ClientGone));
+        }
+        self.poll_limits(cx, asked.upload)
+    }
+
+    fn poll_limits(&mut self, cx: &mut Context<'_>, upload: &Upload) -> Poll<Attempt> {
+        let body = upload.due();
+        let read = self.target.timeouts.read.and_then(|read| upload.progress().checked_add(read));
+        let deadline = self.deadline.map(tokio::time::Instant::from_std);
+        let Some(due) = [body, read, deadline].into_iter().flatten().min() else { return Poll::Pending };
+        if !self.patience.is_over(cx, due) {
+            return Poll::Pending;
+        }
+        Poll::Ready(Attempt::Failed(if body == Some(due) { Failure::TooSlow } else { Failure::ResponseTimeout }))
+    }
+
+    fn has_come(&self) -> bool {
+        match &*self.upstream {
+            Side::Http1(http1) => http1.has_come(),
+            Side::Http2(_) => false,
+        }
+    }
+
+    fn has_gone(&self) -> bool {
+        match &*self.upstream {
+            Side::Http1(http1) => http1.has_gone(),
+            // What went matters less there: the endpoint says itself what it did not look at.
+            Side::Http2(_) => false,
+        }
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>, work: &mut Workspace) -> Poll<Result<(), HeadError>> {
+        let http1 = match self.upstream {
+            Side::Http1(http1) => http1,
+            Side::Http2(http2) => return http2.poll_head(cx, &mut work.response),
+        };
+        loop {
+            if !http1.unread().is_empty() {
+                if !http1.has_gone() {
+                    return Poll::Ready(Err(HeadError::Unasked));
+                }
+                match http1.parse_response(&mut work.response, &RESPONSE_LIMITS) {
+                    Ok(Progress::Complete) => return Poll::Ready(Ok(())),
+                    Ok(Progress::Incomplete) => {}
+                    Err(error) => return Poll::Ready(Err(HeadError::Response(error))),
+                }
+            }
+            match std::task::ready!(http1.poll_fill(cx)) {
+                Ok(1..) => {}
+                Ok(0) => return Poll::Ready(Err(HeadError::Closed)),
+                Err(error) => return Poll::Ready(Err(HeadError::Io(error))),
             }
         }
     }
-}
 
-/// RFC 9110 §9.2.2.
-fn is_idempotent(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE)
-}
-
-fn copy(message: &Request<RequestBody>) -> Request<RequestBody> {
-    let mut copy = Request::new(RequestBody::empty());
-    *copy.method_mut() = message.method().clone();
-    *copy.uri_mut() = message.uri().clone();
-    *copy.version_mut() = message.version();
-    copy.headers_mut().clone_from(message.headers());
-    copy
-}
-
-/// The message in the upstream's version.
-fn message(mut head: Parts, body: RequestBody, target: &Target<'_>, endpoint: Option<SocketAddr>) -> Request<RequestBody> {
-    let host = target.host.clone().or_else(|| HeaderValue::try_from(endpoint?.to_string()).ok());
-    head.extensions = http::Extensions::new();
-    let http2 = target.backend.protocol() != Protocol::Http1;
-    if http2 {
-        head.headers.remove(header::HOST);
-        let scheme = if target.backend.tls().is_some() { "https" } else { "http" };
-        let authority = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or("localhost");
-        let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(target.path.clone()).build();
-        head.uri = uri.unwrap_or_else(|_| Uri::from(target.path.clone()));
-        head.version = Version::HTTP_2;
-        if target.te_trailers {
-            head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    /// What is said before the response is for the client, but that it may send its body, which we say ourselves (RFC 9110 §15.2).
+    fn pass_interim(&self, cx: &mut Context<'_>, asked: &mut Asked<'_>) {
+        let response = &mut asked.work.response;
+        if response.status() == 100 || !self.target.takes_interim || response.fields_mut().remove_hop_by_hop().is_err() {
+            return;
         }
-    } else {
-        if let Some(host) = host {
-            head.headers.insert(header::HOST, host);
-        }
-        head.uri = Uri::from(target.path.clone());
-        head.version = Version::HTTP_11;
-    }
-    Request::from_parts(head, body)
-}
-
-/// Nothing is left to write once an endpoint is known, but of a request without a host.
-fn address(message: &mut Request<RequestBody>, backend: &Backend, connection: &Connection) {
-    if backend.protocol() == Protocol::Http1
-        && !message.headers().contains_key(header::HOST)
-        && let Ok(host) = HeaderValue::try_from(connection.endpoint.to_string())
-    {
-        message.headers_mut().insert(header::HOST, host);
-    }
-}
-
-/// Says that a body of unknown length comes. Left to itself hyper takes it that GET, HEAD and CONNECT have none, and drops it.
-fn frame(message: &mut Request<RequestBody>, backend: &Backend) {
-    let body = message.body();
-    let unknown = !http_body::Body::is_end_stream(body) && http_body::Body::size_hint(body).exact().is_none();
-    if backend.protocol() == Protocol::Http1 && unknown && !message.headers().contains_key(header::CONTENT_LENGTH) {
-        message.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-}
-
-async fn attempt(
-    connection: &mut Connection,
-    message: Request<RequestBody>,
-    upload: &Rc<Upload>,
-    target: &Target<'_>,
-    deadline: Option<Instant>,
-) -> Attempt {
-    let idempotent = is_idempotent(message.method());
-    match &mut connection.sender {
-        Sender::Http1(Http1Sender { sender, state }) => {
-            state.limit_writes(target.timeouts.send);
-            let before = (state.received(), state.written());
-            let state = state.clone();
-            let sent = sender.try_send_request(message);
-            let result = within(sent, upload, target.timeouts.read, deadline).await;
-            judge(result, upload, || state.received() == before.0 && (idempotent || state.written() == before.1))
-        }
-        Sender::Http2 { sender, .. } => {
-            let sent = sender.0.try_send_request(message);
-            let result = within(sent, upload, target.timeouts.read, deadline).await;
-            // What came on other streams says nothing about this one; a stream that was refused says so by its message coming back.
-            judge(result, upload, || false)
+        match asked.side {
+            Side::Http1(client) => {
+                let reason = penstock_http1::reason_phrase(response.status());
+                let none = penstock_http1::ResponseFraming::None;
+                if client.put_response(response.status(), reason, response.fields(), none).is_ok() {
+                    // What goes wrong here shows with the response.
+                    let _ = client.poll_out(cx);
+                }
+            }
+            Side::Http2(client) => client.put_interim(response.status(), response.fields()),
         }
     }
-}
 
-type Sent = Result<Response<Incoming>, hyper::client::conn::TrySendError<Request<RequestBody>>>;
-
-fn judge(result: Option<Sent>, upload: &Upload, repeatable: impl Fn() -> bool) -> Attempt {
-    let mut error = match result {
-        Some(Ok(response)) => return Attempt::Response(response),
-        None => return Attempt::Failed(Failure::ResponseTimeout),
-        Some(Err(error)) => error,
-    };
-    let message = error.take_message();
-    let error = error.into_error();
-    if upload.is_too_large() {
-        return Attempt::Failed(Failure::TooLarge);
-    }
-    if upload.is_too_slow() {
-        return Attempt::Failed(Failure::TooSlow);
-    }
-    if upload.has_failed() {
-        return Attempt::Failed(Failure::ClientGone);
-    }
-    if io_error(&error).is_some_and(|error| error.kind() == std::io::ErrorKind::TimedOut) {
-        return Attempt::Failed(Failure::ResponseTimeout);
-    }
-    let failure = Failure::Http(error);
-    match message {
-        Some(message) if !upload.was_polled() => Attempt::Again(Some(Box::new(message)), failure),
-        _ if repeatable() => Attempt::Again(None, failure),
-        _ => Attempt::Failed(failure),
-    }
-}
-
-/// Waits for a response's head. `read` runs from the last piece of the request's body that went by. None: too late.
-async fn within(
-    sent: impl Future<Output = Sent>,
-    upload: &Rc<Upload>,
-    read: Option<Duration>,
-    deadline: Option<Instant>,
-) -> Option<Sent> {
-    if read.is_none() && deadline.is_none() {
-        return Some(sent.await);
-    }
-    let mut sent = std::pin::pin!(sent);
-    let mut since = clock::now();
-    let mut wait = read.unwrap_or(Duration::MAX);
-    loop {
-        let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
-        let span = wait.min(left);
-        if let Ok(result) = tokio::time::timeout(span, sent.as_mut()).await {
-            return Some(result);
-        }
-        let (Some(read), true) = (read, left > wait) else { return None };
-        let progress = upload.progress();
-        if progress <= since {
-            return None;
-        }
-        let quiet = Duration::from_millis(clock::now().saturating_sub(progress));
-        since = progress;
-        wait = read.saturating_sub(quiet).max(clock::TICK);
+    fn judge(&self, error: HeadError, upload: &Upload) -> Attempt {
+        let repeatable = match &error {
+            HeadError::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+                return Attempt::Failed(Failure::ResponseTimeout);
+            }
+            // Bytes that came before ours are the answer to nothing.
+            HeadError::Unasked => true,
+            HeadError::Io(_) | HeadError::Closed => !self.has_come() && (self.target.method.is_idempotent() || !self.has_gone()),
+            // The endpoint says that it did not look at it (RFC 9113 §6.8, §8.7).
+            HeadError::Http2(error) => {
+                error.is_remote()
+                    && (error.reason() == Some(h2::Reason::REFUSED_STREAM)
+                        || (error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)))
+            }
+            HeadError::Response(_) | HeadError::TooManyInterim | HeadError::Fields => false,
+        };
+        let failure = Failure::Http(error);
+        if repeatable && upload.is_whole() { Attempt::Again(failure) } else { Attempt::Failed(failure) }
     }
 }

@@ -1,143 +1,80 @@
-//! Header fields: a view of them for the rest of the house, compiled edits, and the fields that belong to one hop alone (RFC 9110 §7.6.1).
+//! Header fields: compiled edits, and what is dropped or joined on the way to a backend.
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue,
-    header::{self, Entry},
-};
+use penstock_http1::{Fields, Name, is_field_name, is_field_value};
 use penstock_model::HeaderEdits;
 
-use crate::{head::Headers, policy::forwarding::Edit};
+use crate::policy::forwarding::Edits;
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-
-/// Header fields of hyper's as others see them.
-#[derive(Debug)]
-pub(super) struct Fields<'a>(pub(super) &'a HeaderMap);
-
-impl Headers for Fields<'_> {
-    fn values<'s>(&'s self, name: &'s str) -> impl DoubleEndedIterator<Item = &'s [u8]> {
-        self.0.get_all(name).iter().map(HeaderValue::as_bytes)
-    }
-}
+type Bytes = Box<[u8]>;
 
 /// Compiled [`HeaderEdits`]: names and values that HTTP does not allow are left out (translation refuses them by name).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HeaderPlan {
-    remove: Box<[HeaderName]>,
-    set: Box<[(HeaderName, HeaderValue)]>,
-    add: Box<[(HeaderName, HeaderValue)]>,
+    remove: Box<[Bytes]>,
+    set: Box<[(Bytes, Bytes)]>,
+    add: Box<[(Bytes, Bytes)]>,
 }
 
 impl HeaderPlan {
     pub(crate) fn compile(edits: &HeaderEdits) -> Self {
         let field = |(name, value): &(Box<str>, Box<str>)| {
-            Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?))
+            let allowed = is_field_name(name.as_bytes()) && is_field_value(value.as_bytes());
+            allowed.then(|| (name.as_bytes().into(), value.as_bytes().into()))
         };
         Self {
-            remove: edits.remove.iter().filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok()).collect(),
+            remove: edits.remove.iter().map(|name| name.as_bytes().into()).filter(|name: &Bytes| is_field_name(name)).collect(),
             set: edits.set.iter().filter_map(field).collect(),
             add: edits.add.iter().filter_map(field).collect(),
         }
     }
 
-    pub(super) fn apply(&self, headers: &mut HeaderMap) {
+    pub(super) fn apply(&self, fields: &mut Fields) {
         for name in &self.remove {
-            headers.remove(name);
+            fields.remove_raw(name);
         }
+        // Only a head beyond all limits has no room.
         for (name, value) in &self.set {
-            headers.insert(name, value.clone());
+            let _ = fields.set_raw(name, value);
         }
         for (name, value) in &self.add {
-            headers.append(name, value.clone());
+            let _ = fields.push_raw(name, value);
         }
     }
 
     /// For people.
     pub(crate) fn describe(&self) -> Vec<String> {
-        let removed = self.remove.iter().map(|name| format!("remove {name}"));
-        let field = |verb, (name, value): &(HeaderName, HeaderValue)| {
-            format!("{verb} {name}: {}", String::from_utf8_lossy(value.as_bytes()))
-        };
+        let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+        let removed = self.remove.iter().map(|name| format!("remove {}", text(name).to_ascii_lowercase()));
+        let field = |verb, (name, value): &(Bytes, Bytes)| format!("{verb} {}: {}", text(name).to_ascii_lowercase(), text(value));
         let set = self.set.iter().map(|pair| field("set", pair));
         removed.chain(set).chain(self.add.iter().map(|pair| field("add", pair))).collect()
     }
 }
 
-/// Writes what a policy wants written. A value that HTTP does not allow removes the field.
-pub(super) fn write(headers: &mut HeaderMap, edits: Vec<Edit>) {
-    for (name, value) in edits {
-        let name = HeaderName::from_static(name);
-        match value.and_then(|value| HeaderValue::try_from(value).ok()) {
-            Some(value) => drop(headers.insert(name, value)),
-            None => drop(headers.remove(name)),
-        }
-    }
-}
-
-/// The comma-separated items of a field, over all its lines.
-pub(super) fn items<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h [u8]> {
-    let lines = headers.get_all(name).iter();
-    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii).filter(|item| !item.is_empty())
-}
-
-pub(super) fn has_item(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
-    items(headers, name).any(|item| item.eq_ignore_ascii_case(wanted.as_bytes()))
-}
-
-/// Removes the fields that concern the connection they came by: those known, and those that `Connection` names.
-pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if let Entry::Occupied(connection) = headers.entry(header::CONNECTION) {
-        let (_, lines) = connection.remove_entry_mult();
-        let lines: Vec<HeaderValue> = lines.collect();
-        let named = lines.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
-        for name in named.filter_map(|name| HeaderName::from_bytes(name).ok()) {
-            // Whoever names these would have us send another message than came.
-            if !matches!(name, header::HOST | header::CONTENT_LENGTH | header::CONTENT_TYPE) {
-                headers.remove(name);
-            }
-        }
-    }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS] {
-        headers.remove(name);
-    }
-    for name in [header::TE, header::TRANSFER_ENCODING, header::UPGRADE] {
-        headers.remove(name);
-    }
-}
-
 /// Joins the crumbs that HTTP/2 may cut a Cookie field into (RFC 9113 §8.2.3).
-pub(super) fn join_cookies(headers: &mut HeaderMap) {
-    let mut crumbs = headers.get_all(header::COOKIE).iter();
-    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else { return };
-    let mut joined = first.as_bytes().to_vec();
-    for crumb in std::iter::once(second).chain(crumbs) {
-        joined.extend_from_slice(b"; ");
-        joined.extend_from_slice(crumb.as_bytes());
-    }
-    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
-        headers.insert(header::COOKIE, joined);
+pub(super) fn join_cookies(fields: &mut Fields) {
+    if fields.all(Name::Cookie).nth(1).is_some() {
+        let joined = fields.all(Name::Cookie).collect::<Vec<_>>().join(&b"; "[..]);
+        // It is no longer than what was there.
+        let _ = fields.set(Name::Cookie, &joined);
     }
 }
 
 /// Drops fields that a CGI or WSGI program reads as one that we write: it sees `_` and `-` alike (RFC 3875 §4.1.18).
-pub(super) fn drop_twins(headers: &mut HeaderMap, edits: &[Edit]) {
-    let twin = |name: &HeaderName| {
-        let name = name.as_str();
-        name.contains('_') && edits.iter().any(|(ours, _)| ours.len() == name.len() && name.replace('_', "-") == *ours)
-    };
-    let twins: Vec<HeaderName> = headers.keys().filter(|name| twin(name)).cloned().collect();
-    for name in twins {
-        headers.remove(name);
+pub(super) fn drop_twins(fields: &mut Fields, edits: &Edits) {
+    let odd = |name: &[u8]| name.contains(&b'_');
+    if fields.contains(Name::Other) && fields.iter().any(|field| odd(field.raw_name)) {
+        fields.retain(|field| {
+            let hyphens = || field.raw_name.iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).collect::<Vec<_>>();
+            !odd(field.raw_name) || !edits.concern(&hyphens())
+        });
     }
 }
 
 /// Drops fields with an underscore in their name, which many backends read as a hyphen (nginx's `ignore_invalid_headers`).
-pub(super) fn drop_underscores(headers: &mut HeaderMap) {
-    let odd: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
-    for name in odd {
-        headers.remove(name);
+pub(super) fn drop_underscores(fields: &mut Fields) {
+    if fields.contains(Name::Other) {
+        fields.retain(|field| !field.raw_name.contains(&b'_'));
     }
 }
 
@@ -145,41 +82,19 @@ pub(super) fn drop_underscores(headers: &mut HeaderMap) {
 mod tests {
     use super::*;
 
-    fn map(fields: &[(&str, &str)]) -> HeaderMap {
-        let mut map = HeaderMap::new();
+    fn list(fields: &[(&str, &str)]) -> Fields {
+        let mut list = Fields::new();
         for (name, value) in fields {
-            map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+            list.push_raw(name.as_bytes(), value.as_bytes()).unwrap();
         }
-        map
-    }
-
-    #[test]
-    fn fields_of_one_hop_and_those_that_connection_names_go() {
-        let mut headers = map(&[
-            ("connection", "close, X-Private"),
-            ("connection", "host, content-length"),
-            ("x-private", "1"),
-            ("keep-alive", "timeout=5"),
-            ("proxy-connection", "keep-alive"),
-            ("te", "trailers"),
-            ("transfer-encoding", "chunked"),
-            ("upgrade", "h2c"),
-            ("http2-settings", "AAA"),
-            ("host", "a"),
-            ("content-length", "3"),
-            ("x-kept", "1"),
-        ]);
-        remove_hop_by_hop(&mut headers);
-        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
-        left.sort_unstable();
-        assert_eq!(left, ["content-length", "host", "x-kept"]);
+        list
     }
 
     #[test]
     fn cookie_crumbs_are_joined() {
-        let mut headers = map(&[("cookie", "a=1"), ("cookie", "b=2; c=3"), ("cookie", "d=4")]);
-        join_cookies(&mut headers);
-        assert_eq!(headers.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2; c=3; d=4"]);
+        let mut fields = list(&[("cookie", "a=1"), ("cookie", "b=2; c=3"), ("cookie", "d=4")]);
+        join_cookies(&mut fields);
+        assert_eq!(fields, list(&[("cookie", "a=1; b=2; c=3; d=4")]));
     }
 
     #[test]
@@ -190,24 +105,27 @@ mod tests {
             add: vec![("c".into(), "3".into()), ("bad name".into(), "x".into()), ("d".into(), "x\r\ny".into())],
         };
         let plan = HeaderPlan::compile(&edits);
-        let mut headers = map(&[("a", "0"), ("b", "0"), ("c", "0"), ("c", "0")]);
-        plan.apply(&mut headers);
-        assert_eq!(headers, map(&[("b", "1"), ("c", "2"), ("c", "3")]));
+        let mut fields = list(&[("A", "0"), ("b", "0"), ("c", "0"), ("c", "0")]);
+        plan.apply(&mut fields);
+        assert_eq!(fields, list(&[("c", "2"), ("b", "1"), ("c", "3")]));
         assert_eq!(plan.describe(), ["remove a", "remove b", "set b: 1", "set c: 2", "add c: 3"]);
     }
 
     #[test]
     fn fields_that_could_be_taken_for_ours_are_dropped() {
-        let mut headers =
-            map(&[("x_forwarded_for", "6.6.6.6"), ("x-forwarded_for", "6.6.6.6"), ("x_other", "1"), ("x-real-ip", "1")]);
-        drop_twins(&mut headers, &[("x-forwarded-for", Some(String::new())), ("x-real-ip", None)]);
-        assert_eq!(headers, map(&[("x_other", "1"), ("x-real-ip", "1")]));
+        let mut fields =
+            list(&[("X_Forwarded_For", "6.6.6.6"), ("x-forwarded_for", "6.6.6.6"), ("x_other", "1"), ("x-real-ip", "1")]);
+        let mut edits = Edits::default();
+        edits.set.push(Name::XForwardedFor, b"").unwrap();
+        edits.removed.push(Name::XRealIp);
+        drop_twins(&mut fields, &edits);
+        assert_eq!(fields, list(&[("x_other", "1"), ("x-real-ip", "1")]));
     }
 
     #[test]
     fn fields_with_underscores_are_dropped() {
-        let mut headers = map(&[("x_real_ip", "6.6.6.6"), ("x-real-ip", "1.1.1.1")]);
-        drop_underscores(&mut headers);
-        assert_eq!(headers, map(&[("x-real-ip", "1.1.1.1")]));
+        let mut fields = list(&[("x_real_ip", "6.6.6.6"), ("x-real-ip", "1.1.1.1")]);
+        drop_underscores(&mut fields);
+        assert_eq!(fields, list(&[("x-real-ip", "1.1.1.1")]));
     }
 }

@@ -1,54 +1,36 @@
-//! HTTP on both sides, by hyper's low-level connections. Types of hyper and `http` stay below this module: what is outside sees
-//! [`crate::head::RequestHead`], answers and compiled edits, so that the HTTP/1.1 engine can be exchanged.
+//! HTTP on both sides. Of it the rest of the house sees heads and fields (`penstock_http1`), answers and compiled edits; the types of the http
+//! crate stay in the files that speak HTTP/2.
 //!
-//! What hyper leaves to a proxy is done here: the checks of a request's head (`intake`), hop-by-hop fields (`headers`), upgrades and extended
-//! CONNECT (`upgrade`), translation between the versions.
-//!
-//! What hyper decides by itself until then stands in ARCHITECTURE.md.
+//! Upwards: `http1` and `http2` are one connection or stream each, on either side; `side` is one of them, and a body's way from one to another;
+//! `upload`, `relay` and `forward` are the parts of an `exchange`, which `client_http1` and `client_http2` begin.
 
 mod answer;
-mod body;
+mod arrival;
+mod buffers;
+mod client_http1;
+mod client_http2;
 mod exchange;
+mod fault;
 mod forward;
 mod headers;
+mod http1;
+mod http2;
+mod http2_heads;
 mod intake;
+mod message;
 mod outgoing;
+mod patience;
 mod record;
-mod serve;
-mod streams;
+mod relay;
+mod side;
 mod upgrade;
+mod upload;
+mod workspace;
 
-use std::sync::Arc;
-
-use crate::{metrics::Metrics, worker::PanicCount};
-
-pub(crate) use body::Leftovers;
-use body::RequestBody;
+pub(crate) use arrival::serve;
 pub(crate) use headers::HeaderPlan;
-pub(crate) use outgoing::{BeginError, Http1Sender, Http2Sender};
+pub(crate) use outgoing::{BeginError, Http1Upstream, Http2Sender};
 pub(crate) use record::Record;
-pub(crate) use serve::serve;
 
-/// Spawns on the worker's own thread, and counts what panics.
-#[derive(Clone, Debug)]
-pub(crate) struct LocalExecutor(Arc<Metrics>);
-
-impl LocalExecutor {
-    pub(crate) fn new(metrics: &Arc<Metrics>) -> Self {
-        Self(metrics.clone())
-    }
-}
-
-impl<F> hyper::rt::Executor<F> for LocalExecutor
-where
-    F: Future + 'static,
-    F::Output: 'static,
-{
-    fn execute(&self, future: F) {
-        let panics = PanicCount(self.0.clone());
-        tokio::task::spawn_local(async move {
-            let _panics = panics;
-            future.await
-        });
-    }
-}
+/// Fields of a request's head, whichever version it comes by. Browsers send some 20.
+const MOST_FIELDS: usize = 100;

@@ -1,65 +1,59 @@
-//! HTTP to endpoints: the handshakes, and the senders that the pool keeps without knowing whose they are.
+//! HTTP to endpoints, as the pool keeps it without knowing what it is: connections of HTTP/1.1, and shared senders of HTTP/2.
 
-use std::sync::Arc;
-
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::TokioIo;
-
-use super::{LocalExecutor, RequestBody};
-use crate::{
-    io::{UpstreamState, UpstreamStream},
-    metrics::Metrics,
+use std::{
+    cell::Cell,
+    fmt,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Waker},
 };
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+
+use super::http1::Http1;
+use crate::{io::UpstreamStream, metrics::Metrics, worker::PanicCount};
 
 /// What an endpoint may send on a stream of HTTP/2 before its client took it: keeps a stream of 100 Mbit/s busy over 40 ms.
 const STREAM_WINDOW: u32 = 512 * 1024;
 /// RFC 9113 §6.9.1.
 const LARGEST_WINDOW: u32 = (1 << 31) - 1;
-
-/// Of an HTTP/1.1 connection, what is read at once, and so the largest piece of a body: a client on HTTP/2 has the time of its write limit for
-/// each, which gives slow ones their chance. A response's head has to fit too.
-const BUFFER: usize = 128 * 1024;
+/// Of each stream, what may wait to be sent. What is put fits the endpoint's window, so this bounds what its socket is behind.
+const SEND_BUFFER: usize = 256 * 1024;
+/// The largest head of a response, as over HTTP/1.1.
+const LARGEST_HEAD: u32 = 128 * 1024;
 
 /// HTTP could not be begun on a connection.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub(crate) struct BeginError(hyper::Error);
+pub(crate) struct BeginError(h2::Error);
 
-/// Sends over an HTTP/1.1 connection, one request at a time.
+/// An HTTP/1.1 connection, as the pool sees it.
 #[derive(Debug)]
-pub(crate) struct Http1Sender {
-    pub(super) sender: http1::SendRequest<RequestBody>,
-    pub(super) state: Arc<UpstreamState>,
+pub(crate) struct Http1Upstream(pub(super) Box<Http1<UpstreamStream>>);
+
+impl Http1Upstream {
+    pub(crate) fn new(stream: UpstreamStream) -> Self {
+        Self(Box::new(Http1::to_upstream(stream)))
+    }
+
+    /// Whether nothing came, and it did not end, while nobody used it.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        self.0.stream().is_quiet()
+    }
 }
 
 /// Sends over an HTTP/2 connection, which its clones share.
-#[derive(Clone, Debug)]
-pub(crate) struct Http2Sender(pub(super) http2::SendRequest<RequestBody>);
+#[derive(Clone)]
+pub(crate) struct Http2Sender {
+    pub(super) sender: SendRequest<Bytes>,
+    /// The connection ended.
+    over: Rc<Cell<bool>>,
+}
 
-impl Http1Sender {
-    pub(crate) async fn begin(stream: UpstreamStream) -> Result<Self, BeginError> {
-        let state = stream.state().clone();
-        let made = http1::Builder::new().max_buf_size(BUFFER).handshake::<_, RequestBody>(TokioIo::new(stream)).await;
-        let (sender, driver) = made.map_err(BeginError)?;
-        tokio::task::spawn_local(async move {
-            // Its error is told to the request that it carries; without one it is of no interest.
-            let _ = driver.with_upgrades().await;
-        });
-        Ok(Self { sender, state })
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
-    }
-
-    /// Whether the message before is over on both ways.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.sender.is_ready()
-    }
-
-    /// Between two requests nothing is written that could be late.
-    pub(crate) fn rest(&self) {
-        self.state.limit_writes(None);
+impl fmt::Debug for Http2Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http2Sender").field("over", &self.over).finish_non_exhaustive()
     }
 }
 
@@ -67,18 +61,40 @@ impl Http2Sender {
     /// For so many streams at once. The window of the connection is that of all of them together, or a client that does not read would stall
     /// the others, whose requests share it: 50 MiB for 100, which takes as many clients that do not read.
     pub(crate) async fn begin(stream: UpstreamStream, streams: u32, metrics: &Arc<Metrics>) -> Result<Self, BeginError> {
-        let mut builder = http2::Builder::new(LocalExecutor::new(metrics));
+        let mut builder = h2::client::Builder::new();
         builder
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(STREAM_WINDOW.saturating_mul(streams).min(LARGEST_WINDOW));
-        let (sender, driver) = builder.handshake::<_, RequestBody>(TokioIo::new(stream)).await.map_err(BeginError)?;
+            .enable_push(false)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(STREAM_WINDOW.saturating_mul(streams).min(LARGEST_WINDOW))
+            .max_header_list_size(LARGEST_HEAD)
+            .max_send_buffer_size(SEND_BUFFER);
+        let (sender, connection) = builder.handshake(stream).await.map_err(BeginError)?;
+        let over = Rc::new(Cell::new(false));
+        let ended = Ended { over: over.clone(), _panics: PanicCount(metrics.clone()) };
         tokio::task::spawn_local(async move {
-            let _ = driver.await;
+            let _ended = ended;
+            // Its error is told to the requests that it carries; without one it is of no interest.
+            let _ = connection.await;
         });
-        Ok(Self(sender))
+        Ok(Self { sender, over })
     }
 
+    /// Whether it takes no more requests.
     pub(crate) fn is_closed(&self) -> bool {
-        self.0.is_closed()
+        // An endpoint that said GOAWAY finishes what it has, and takes nothing more.
+        self.over.get()
+            || matches!(self.sender.clone().poll_ready(&mut Context::from_waker(Waker::noop())), std::task::Poll::Ready(Err(_)))
+    }
+}
+
+/// Notes the end of a connection, also if it is a panic.
+struct Ended {
+    over: Rc<Cell<bool>>,
+    _panics: PanicCount,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.over.set(true);
     }
 }

@@ -8,14 +8,14 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use http::{Method, Version, header, request::Parts};
+use penstock_http1::{Name, RequestHead};
 
-use super::body::{BodyError, Upload};
+use super::message::{Connect, Version};
 use crate::{
     access_log,
     client_address::{ClientInfo, Scheme},
     control::Busy,
-    metrics::{LimitHit, RouteMetrics},
+    metrics::RouteMetrics,
     route::{CompiledRoute, RouteName},
     upstream::Backend,
     worker::Worker,
@@ -26,9 +26,9 @@ pub(crate) struct Record {
     worker: Rc<Worker>,
     began: Instant,
     status: u16,
+    received: u64,
     sent: u64,
     counted: bool,
-    upload: Option<Rc<Upload>>,
     metrics: Arc<RouteMetrics>,
     /// None if nobody reads the log.
     entry: Option<Box<Entry>>,
@@ -41,13 +41,13 @@ struct Entry {
     time: SystemTime,
     client: IpAddr,
     scheme: &'static str,
-    method: Method,
+    method: Box<str>,
     host: String,
     target: String,
     version: Version,
     request_id: String,
-    user_agent: Option<Vec<u8>>,
-    referer: Option<Vec<u8>>,
+    user_agent: Option<Box<[u8]>>,
+    referer: Option<Box<[u8]>>,
     route: Option<Arc<RouteName>>,
     upstream: Option<(Arc<str>, SocketAddr, Option<Duration>, u32)>,
     note: Option<String>,
@@ -62,39 +62,48 @@ impl fmt::Debug for Record {
 }
 
 impl Record {
-    #[expect(clippy::unnecessary_box_returns, reason = "it goes from hand to hand, and is large")]
-    pub(super) fn begin(worker: &Rc<Worker>, busy: Busy) -> Box<Self> {
+    pub(super) fn begin(worker: &Rc<Worker>, busy: Busy) -> Self {
         worker.shared.metrics.requests_in_flight.inc();
-        Box::new(Self {
+        Self {
             began: Instant::now(),
             status: 0,
+            received: 0,
             sent: 0,
             counted: false,
-            upload: None,
             metrics: worker.shared.metrics.no_route().clone(),
             entry: None,
             busy,
             worker: worker.clone(),
-        })
+        }
     }
 
     /// Notes what the log wants of the head, if there is a log.
-    pub(super) fn head(&mut self, head: &Parts, authority: &str, client: &ClientInfo, request_id: &str) {
+    pub(super) fn head(
+        &mut self,
+        head: &RequestHead,
+        (version, connect): (Version, Connect),
+        authority: &str,
+        client: &ClientInfo,
+        request_id: &str,
+    ) {
         if !self.worker.shared.access_log.enabled() {
             return;
         }
-        let field = |name| head.headers.get(name).map(|value: &http::HeaderValue| value.as_bytes().to_vec());
+        let field = |name| head.fields().get(name).map(Into::into);
         self.entry = Some(Box::new(Entry {
             time: SystemTime::now(),
             client: client.address,
             scheme: client.scheme.as_str(),
-            method: head.method.clone(),
+            method: if connect == Connect::No { head.method_str() } else { "CONNECT" }.into(),
             host: authority.to_owned(),
-            target: head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned(),
-            version: head.version,
+            target: match head.query() {
+                Some(query) => format!("{}?{query}", head.path()),
+                None => head.path().to_owned(),
+            },
+            version,
             request_id: request_id.to_owned(),
-            user_agent: field(header::USER_AGENT),
-            referer: field(header::REFERER),
+            user_agent: field(Name::UserAgent),
+            referer: field(Name::Referer),
             route: None,
             upstream: None,
             note: None,
@@ -109,8 +118,9 @@ impl Record {
         }
     }
 
-    pub(super) fn upload(&mut self, upload: &Rc<Upload>) {
-        self.upload = Some(upload.clone());
+    /// So many bytes of the request's body came so far.
+    pub(super) fn received(&mut self, bytes: u64) {
+        self.received = bytes;
     }
 
     /// The request went to an endpoint.
@@ -143,15 +153,13 @@ impl Record {
         }
     }
 
-    pub(super) fn sent(&mut self, bytes: usize) {
-        self.sent += bytes as u64;
+    /// So many bytes of the response's body went so far.
+    pub(super) fn sent(&mut self, bytes: u64) {
+        self.sent = bytes;
     }
 
     /// The response ended before its end.
-    pub(super) fn aborted(&mut self, error: &BodyError) {
-        if let BodyError::Idle = error {
-            self.worker.shared.metrics.limits.inc(LimitHit::ResponseTime);
-        }
+    pub(super) fn aborted(&mut self, error: impl fmt::Display) {
         self.note(format_args!("response aborted: {error}"));
     }
 
@@ -173,10 +181,6 @@ impl Record {
         self.note(how);
     }
 
-    fn received(&self) -> u64 {
-        self.upload.as_ref().map_or(0, |upload| upload.received())
-    }
-
     fn count(&mut self) {
         if std::mem::replace(&mut self.counted, true) {
             return;
@@ -184,23 +188,27 @@ impl Record {
         self.worker.shared.metrics.requests_in_flight.dec();
         // A client that left before there was an answer: nginx's number for it.
         let status = if self.status == 0 { 499 } else { self.status };
-        self.metrics.finished(status, self.began.elapsed(), self.received(), self.sent);
+        self.metrics.finished(status, self.began.elapsed(), self.received, self.sent);
         self.status = status;
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+impl Record {
+    /// The response is over: it is counted and logged, once.
+    pub(super) fn finish(&mut self) {
         let tunnelled = self.entry.as_ref().and_then(|entry| entry.tunnelled);
-        if let Some(upload) = &self.upload {
-            upload.response_is_over();
-        }
         if tunnelled.is_none() && self.busy.has_stalled() {
-            self.aborted(&BodyError::NotTaken);
+            self.aborted("the client took nothing for too long");
         }
         self.count();
         let Some(entry) = self.entry.take() else { return };
-        let (received, sent) = tunnelled.unwrap_or((self.received(), self.sent));
+        let (received, sent) = tunnelled.unwrap_or((self.received, self.sent));
         let route = entry.route.as_ref().map(|route| access_log::Route { object: &route.object, rule: &route.rule });
         let upstream = entry.upstream.as_ref().map(|(backend, endpoint, head_after, attempts)| access_log::Upstream {
             backend,
@@ -212,10 +220,10 @@ impl Drop for Record {
             time: entry.time,
             client: entry.client,
             scheme: entry.scheme,
-            method: entry.method.as_str(),
+            method: &entry.method,
             host: &entry.host,
             path: &entry.target,
-            protocol: protocol(entry.version),
+            protocol: entry.version.as_str(),
             status: self.status,
             bytes_received: received,
             bytes_sent: sent,
@@ -256,12 +264,4 @@ pub(super) fn refused(worker: &Rc<Worker>, client: IpAddr, scheme: Scheme, statu
         upstream: None,
         note: Some(&format!("the head cannot be read: {why}")),
     });
-}
-
-fn protocol(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_10 => "HTTP/1.0",
-        Version::HTTP_2 => "HTTP/2.0",
-        _ => "HTTP/1.1",
-    }
 }

@@ -3,73 +3,143 @@
 //! Whatever of this family a client sends is replaced or removed, unless a trusted proxy sent it; what is believed of it was settled
 //! before ([`crate::client_address`]).
 
+use std::fmt::{self, Write};
+
+use penstock_http1::{Fields, Name};
 use penstock_model::Forwarding;
 
-use crate::head::{Headers, RequestHead};
+use crate::head::RequestHead;
 
-/// A field to write. None: to remove.
-pub(crate) type Edit = (&'static str, Option<String>);
+/// What becomes of a request's fields. Kept from one request to the next, so that it allocates nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Edits {
+    /// Fields that are the only ones of their name.
+    pub(crate) set: Fields,
+    pub(crate) removed: Vec<Name>,
+}
 
-/// The edits of a request. Names are lower case.
-pub(crate) fn edits<H: Headers>(forwarding: Forwarding, request: &RequestHead<'_, H>) -> Vec<Edit> {
-    let client = request.client;
-    let address = client.address.to_string();
-    let scheme = client.scheme.as_str().to_owned();
-    let host = Some(request.public_authority()).filter(|host| !host.is_empty()).map(ToOwned::to_owned);
-    let port = client.port.unwrap_or(request.listener.port).to_string();
-    let common = [
-        ("x-real-ip", Some(address.clone())),
-        ("x-forwarded-proto", Some(scheme.clone())),
-        ("x-forwarded-host", host),
-        ("x-forwarded-port", Some(port)),
-        ("x-request-id", Some(request.request_id.to_owned())),
-        // A CGI program would read it as HTTP_PROXY.
-        ("proxy", None),
-    ];
-    let mut edits = Vec::with_capacity(12);
-    edits.extend(common);
-    match forwarding {
-        Forwarding::Native => {
-            edits.push(("x-forwarded-for", Some(client.forwarded_chain.clone())));
-            // RFC 7239 says the same in another way; what we do not write we must not let through.
-            edits.push(("forwarded", None));
-        }
-        Forwarding::IngressNginx => {
-            edits.push(("x-forwarded-for", Some(address)));
-            edits.push(("x-forwarded-scheme", Some(scheme.clone())));
-            edits.push(("x-scheme", Some(scheme)));
-            edits.push(("x-original-forwarded-for", joined(request, "x-forwarded-for")));
-            edits.push(("x-original-forwarded-host", joined(request, "x-forwarded-host")));
+impl Edits {
+    fn set(&mut self, name: Name, value: &[u8]) {
+        // A value that HTTP does not allow is none.
+        if self.set.push(name, value).is_err() {
+            self.removed.push(name);
         }
     }
-    edits
+
+    fn set_or_remove(&mut self, name: Name, value: Option<&[u8]>) {
+        match value {
+            Some(value) => self.set(name, value),
+            None => self.removed.push(name),
+        }
+    }
+
+    /// Whether a field of this name is written or removed, whatever its case.
+    pub(crate) fn concern(&self, name: &[u8]) -> bool {
+        let names = self.set.iter().map(|field| field.name).chain(self.removed.iter().copied());
+        names.into_iter().any(|ours| ours.as_str().as_bytes().eq_ignore_ascii_case(name))
+    }
+
+    pub(crate) fn apply(&self, fields: &mut Fields) {
+        for name in &self.removed {
+            fields.remove(*name);
+        }
+        for field in self.set.iter() {
+            // What was pushed can be set; should the head outgrow its limit, nothing of the client's is left in its place.
+            if fields.set(field.name, field.value).is_err() {
+                fields.remove(field.name);
+            }
+        }
+    }
+}
+
+/// A number or an address as text.
+struct Text {
+    /// An IPv6 address has 45 characters at most.
+    bytes: [u8; 48],
+    length: usize,
+}
+
+impl Text {
+    fn of(value: impl fmt::Display) -> Self {
+        let mut text = Self { bytes: [0; 48], length: 0 };
+        // What does not fit is no address.
+        let _ = write!(text, "{value}");
+        text
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+}
+
+impl Write for Text {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        let end = self.length + part.len();
+        self.bytes.get_mut(self.length..end).ok_or(fmt::Error)?.copy_from_slice(part.as_bytes());
+        self.length = end;
+        Ok(())
+    }
+}
+
+/// The edits of a request.
+pub(crate) fn edits(forwarding: Forwarding, request: &RequestHead<'_>, edits: &mut Edits) {
+    edits.set.clear();
+    edits.removed.clear();
+    let client = request.client;
+    let address = Text::of(client.address);
+    let scheme = client.scheme.as_str().as_bytes();
+    let host = Some(request.public_authority()).filter(|host| !host.is_empty());
+    edits.set(Name::XRealIp, address.as_bytes());
+    edits.set(Name::XForwardedProto, scheme);
+    edits.set_or_remove(Name::XForwardedHost, host.map(str::as_bytes));
+    edits.set(Name::XForwardedPort, Text::of(client.port.unwrap_or(request.listener.port)).as_bytes());
+    edits.set(Name::XRequestId, request.request_id.as_bytes());
+    // A CGI program would read it as HTTP_PROXY.
+    edits.removed.push(Name::Proxy);
+    match forwarding {
+        Forwarding::Native => {
+            edits.set(Name::XForwardedFor, client.forwarded_chain.as_deref().map_or(address.as_bytes(), str::as_bytes));
+            // RFC 7239 says the same in another way; what we do not write we must not let through.
+            edits.removed.push(Name::Forwarded);
+        }
+        Forwarding::IngressNginx => {
+            edits.set(Name::XForwardedFor, address.as_bytes());
+            edits.set(Name::XForwardedScheme, scheme);
+            edits.set(Name::XScheme, scheme);
+            for (to, from) in
+                [(Name::XOriginalForwardedFor, Name::XForwardedFor), (Name::XOriginalForwardedHost, Name::XForwardedHost)]
+            {
+                edits.set_or_remove(to, joined(request.headers, from).as_deref());
+            }
+        }
+    }
 }
 
 /// What the client sent, its lines joined.
-fn joined<H: Headers>(request: &RequestHead<'_, H>, name: &str) -> Option<String> {
-    let lines: Vec<_> = request.headers.values(name).map(String::from_utf8_lossy).collect();
-    (!lines.is_empty()).then(|| lines.join(", "))
+fn joined(fields: &Fields, name: Name) -> Option<Vec<u8>> {
+    let lines: Vec<&[u8]> = fields.all(name).collect();
+    (!lines.is_empty()).then(|| lines.join(&b", "[..]))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::head::sample::{List, Sample};
+    use crate::head::sample::Sample;
 
     fn written(forwarding: Forwarding, sample: &Sample) -> Vec<String> {
-        let mut lines: Vec<_> = sample
-            .with(|request| edits(forwarding, request))
-            .into_iter()
-            .map(|(name, value)| value.map_or_else(|| format!("-{name}"), |value| format!("{name}: {value}")))
-            .collect();
+        let mut written = Edits::default();
+        sample.with(|request| edits(forwarding, request, &mut written));
+        let set = written.set.iter().map(|field| format!("{field:?}"));
+        let mut lines: Vec<_> = set.chain(written.removed.iter().map(|name| format!("-{}", name.as_str()))).collect();
+        lines.iter_mut().for_each(|line| line.make_ascii_lowercase());
         lines.sort_unstable();
         lines
     }
 
     #[test]
     fn a_native_route_tells_the_chain() {
-        let mut sample = Sample { headers: List(vec![("x-forwarded-for", "6.6.6.6")]), ..Sample::default() };
-        sample.client.forwarded_chain = "203.0.113.9, 192.0.2.7".to_owned();
+        let mut sample = Sample { headers: vec![("x-forwarded-for", "6.6.6.6")], ..Sample::default() };
+        sample.client.forwarded_chain = Some("203.0.113.9, 192.0.2.7".to_owned());
         assert_eq!(
             written(Forwarding::Native, &sample),
             [
@@ -87,7 +157,7 @@ mod tests {
 
     #[test]
     fn an_ingress_of_nginx_replaces_the_chain_and_shows_what_was_sent() {
-        let sample = Sample { headers: List(vec![("x-forwarded-for", "6.6.6.6")]), ..Sample::default() };
+        let sample = Sample { headers: vec![("x-forwarded-for", "6.6.6.6")], ..Sample::default() };
         assert_eq!(
             written(Forwarding::IngressNginx, &sample),
             [

@@ -6,15 +6,12 @@
 use penstock_model::{HttpsRedirect, HttpsRedirectWhen};
 
 use super::Answer;
-use crate::{
-    client_address::Scheme,
-    head::{Headers, RequestHead},
-};
+use crate::{client_address::Scheme, head::RequestHead};
 
 /// Below it an ACME server looks for answers, over plain HTTP (RFC 8555 §8.3).
 const ACME: &[u8] = b"/.well-known/acme-challenge/";
 
-pub(crate) fn redirect<H: Headers>(rule: HttpsRedirect, request: &RequestHead<'_, H>) -> Option<Answer> {
+pub(crate) fn redirect(rule: HttpsRedirect, request: &RequestHead<'_>) -> Option<Answer> {
     let wanted = match rule.when {
         HttpsRedirectWhen::Always => true,
         HttpsRedirectWhen::HostHasTls => request.name_has_certificate,

@@ -3,16 +3,13 @@
 use penstock_model::{Redirect, RedirectTarget};
 
 use super::Answer;
-use crate::{
-    client_address::Scheme,
-    head::{Headers, RequestHead},
-};
+use crate::{client_address::Scheme, head::RequestHead};
 
-pub(crate) fn answer<H: Headers>(redirect: &Redirect, request: &RequestHead<'_, H>) -> Answer {
+pub(crate) fn answer(redirect: &Redirect, request: &RequestHead<'_>) -> Answer {
     Answer::redirect(redirect.code, location(&redirect.target, request))
 }
 
-fn location<H: Headers>(target: &RedirectTarget, request: &RequestHead<'_, H>) -> String {
+fn location(target: &RedirectTarget, request: &RequestHead<'_>) -> String {
     match target {
         RedirectTarget::Literal(url) if url.starts_with('/') && !request.authority.is_empty() => {
             format!("{}://{}{url}", request.client.scheme.as_str(), request.public_authority())
@@ -49,7 +46,7 @@ fn location<H: Headers>(target: &RedirectTarget, request: &RequestHead<'_, H>) -
 }
 
 /// The port that stands in the authority.
-fn own_port<H: Headers>(request: &RequestHead<'_, H>) -> Option<u16> {
+fn own_port(request: &RequestHead<'_>) -> Option<u16> {
     let authority = request.public_authority();
     authority.get(authority.rfind(':')?..)?.strip_prefix(':')?.parse().ok()
 }

@@ -100,15 +100,18 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    /// The endpoints of a backend, the one whose turn it is first.
-    pub(crate) async fn candidates(&self, backend: &Backend) -> Result<Vec<SocketAddr>, ConnectError> {
-        let mut all: Vec<SocketAddr> = match backend.source() {
-            Source::Service(set) => set.load().endpoints.iter().map(|endpoint| endpoint.address).collect(),
-            Source::Address { host, port } => {
-                let found: Arc<[IpAddr]> = self.resolver.resolve(host).await?;
-                found.iter().map(|address| SocketAddr::new(*address, *port)).collect()
+    /// The endpoints of a backend, the one whose turn it is first. `all` is a list that had another use before.
+    pub(crate) async fn candidates(&self, backend: &Backend, all: &mut Vec<SocketAddr>) -> Result<(), ConnectError> {
+        all.clear();
+        match backend.source() {
+            Source::Service(set) => all.extend(set.load().endpoints.iter().map(|endpoint| endpoint.address)),
+            // An address stands for itself, and needs nobody to be asked.
+            Source::Address { literal: Some(address), .. } => all.push(*address),
+            Source::Address { host, port, literal: None } => {
+                let found: Arc<[IpAddr]> = Box::pin(self.resolver.resolve(host)).await?;
+                all.extend(found.iter().map(|address| SocketAddr::new(*address, *port)));
             }
-        };
+        }
         if all.is_empty() {
             return Err(ConnectError::NoEndpoints);
         }
@@ -122,7 +125,7 @@ impl Connector {
         } else {
             all.rotate_left(turn);
         }
-        Ok(all)
+        Ok(())
     }
 
     /// A new connection to an endpoint, TLS included, within the time.

@@ -6,5 +6,5 @@ mod registry;
 mod trouble;
 
 pub(crate) use connect::{ConnectError, Connector};
-pub(crate) use pool::{Connection, Pool, Sender};
+pub(crate) use pool::{Connection, Place, Pool, Sender, StreamCount};
 pub use registry::{Backend, Registry};

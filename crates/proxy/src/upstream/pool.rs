@@ -1,8 +1,8 @@
 //! The connections of one worker to endpoints: by backend and endpoint, no lock, nothing shared between threads.
 //!
-//! HTTP/1.1 connections are lent to one request each and come back when its response is over; the one used last is used first, so that those not
-//! needed age out. HTTP/2 connections are shared. A connection that the endpoint closed is found out by the task that drives it, which
-//! gives its socket back at once.
+//! HTTP/1.1 connections are plain values: lent to one request each, they come back when its response is over; the one used last is used first, so
+//! that those not needed age out. Before one is lent again it has to be quiet: bytes that came unasked, and an end, close it. HTTP/2 connections are
+//! shared, and driven by a task of their own.
 
 use std::{
     cell::{Cell, RefCell},
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     clock,
-    engine::{Http1Sender, Http2Sender},
+    engine::{Http1Upstream, Http2Sender},
 };
 
 /// Streams of one HTTP/2 connection at once before another connection is made: what servers allow as a rule (RFC 9113 §6.5.2 advises at
@@ -81,7 +81,7 @@ impl Drop for Making<'_> {
 
 #[derive(Debug)]
 struct Idle {
-    sender: Http1Sender,
+    connection: Http1Upstream,
     since: u64,
 }
 
@@ -95,15 +95,19 @@ struct Shared {
 /// A connection for one request.
 pub(crate) struct Connection {
     pub(crate) sender: Sender,
-    pub(crate) endpoint: SocketAddr,
     /// It carried a request before: its endpoint may have closed it in the meantime.
     pub(crate) reused: bool,
-    place: Rc<EndpointPool>,
+    /// Where it belongs.
+    pub(crate) place: Place,
 }
 
+/// Where connections to an endpoint are kept.
+#[derive(Debug)]
+pub(crate) struct Place(Rc<EndpointPool>);
+
 pub(crate) enum Sender {
-    Http1(Http1Sender),
-    Http2 { sender: Http2Sender, _stream: StreamCount },
+    Http1(Http1Upstream),
+    Http2 { sender: Http2Sender, stream: StreamCount },
 }
 
 /// A stream of a shared connection, counted for as long as this lives.
@@ -144,8 +148,19 @@ impl Pool {
         }
     }
 
-    /// A connection to an endpoint: one that is kept, unless a fresh one is wanted, else a new one. `limit` is the time to connect.
-    pub(crate) async fn connection(
+    /// A connection to an endpoint that is kept.
+    pub(crate) fn kept(&self, backend: &Backend, endpoint: SocketAddr) -> Option<Connection> {
+        let place = self.place(backend, endpoint);
+        let sender = match backend.protocol() {
+            Protocol::Http1 => Sender::Http1(place.take_idle(self.idle_time)?),
+            Protocol::Http2 | Protocol::Grpc => place.take_shared()?,
+        };
+        Some(Connection { sender, reused: true, place: Place(place) })
+    }
+
+    /// A new connection to an endpoint, or a shared one that others made meanwhile, unless a fresh one is wanted. `limit` is the time to
+    /// connect.
+    pub(crate) async fn connect(
         &self,
         connector: &Connector,
         backend: &Backend,
@@ -155,36 +170,22 @@ impl Pool {
     ) -> Result<Connection, ConnectError> {
         let place = self.place(backend, endpoint);
         let result = match backend.protocol() {
-            Protocol::Http1 => self.http1(connector, backend, endpoint, limit, fresh, &place).await,
+            Protocol::Http1 => {
+                let connected = connector.connect(backend, endpoint, limit).await;
+                connected.map(|stream| (Sender::Http1(Http1Upstream::new(stream)), false))
+            }
             Protocol::Http2 | Protocol::Grpc => Self::http2(connector, backend, endpoint, limit, fresh, &place).await,
         };
         match result {
             Ok((sender, reused)) => {
                 place.failed.set(0);
-                Ok(Connection { sender, endpoint, reused, place })
+                Ok(Connection { sender, reused, place: Place(place) })
             }
             Err(error) => {
                 place.failed.set(clock::now().max(1));
                 Err(error)
             }
         }
-    }
-
-    async fn http1(
-        &self,
-        connector: &Connector,
-        backend: &Backend,
-        endpoint: SocketAddr,
-        limit: Duration,
-        fresh: bool,
-        place: &EndpointPool,
-    ) -> Result<(Sender, bool), ConnectError> {
-        if !fresh && let Some(Idle { sender, .. }) = place.take_idle(self.idle_time) {
-            return Ok((Sender::Http1(sender), true));
-        }
-        let stream = connector.connect(backend, endpoint, limit).await?;
-        let sender = Http1Sender::begin(stream).await.map_err(|error| ConnectError::Http(endpoint, error))?;
-        Ok((Sender::Http1(sender), false))
     }
 
     async fn http2(
@@ -249,7 +250,10 @@ impl Pool {
     /// Closes what was idle for too long, and forgets endpoints without connections.
     pub(crate) fn sweep(&self, now: u64) {
         self.endpoints.borrow_mut().retain(|_, place| {
-            place.idle.borrow_mut().retain(|idle| !idle.sender.is_closed() && now.saturating_sub(idle.since) < self.idle_time);
+            place
+                .idle
+                .borrow_mut()
+                .retain_mut(|idle| now.saturating_sub(idle.since) < self.idle_time && idle.connection.is_quiet());
             place.shared.borrow_mut().retain(|shared| {
                 let idle = shared.streams.get() == 0 && now.saturating_sub(shared.last_used.get()) >= self.idle_time;
                 !shared.sender.is_closed() && !idle
@@ -259,34 +263,24 @@ impl Pool {
         });
     }
 
-    /// Takes back what a request does not need any more.
-    pub(crate) fn give_back(&self, connection: Connection) {
-        let Sender::Http1(sender) = connection.sender else { return };
-        if sender.is_closed() {
-            return;
-        }
-        sender.rest();
-        let mut idle = connection.place.idle.borrow_mut();
+    /// Takes back what a request does not need any more: an HTTP/1.1 connection about which nothing is in doubt.
+    pub(crate) fn give_back(&self, place: &Place, connection: Http1Upstream) {
+        let mut idle = place.0.idle.borrow_mut();
         if idle.len() >= self.most_idle {
             idle.remove(0);
         }
-        idle.push(Idle { sender, since: clock::now() });
+        idle.push(Idle { connection, since: clock::now() });
     }
 }
 
 impl EndpointPool {
-    /// The connection that was used last and is ready.
-    fn take_idle(&self, idle_time: u64) -> Option<Idle> {
+    /// The connection that was used last and is quiet.
+    fn take_idle(&self, idle_time: u64) -> Option<Http1Upstream> {
         let mut all = self.idle.borrow_mut();
         let now = clock::now();
-        let mut place = all.len();
-        while place > 0 {
-            place -= 1;
-            let idle = all.get(place)?;
-            if idle.sender.is_closed() || now.saturating_sub(idle.since) >= idle_time {
-                all.remove(place);
-            } else if idle.sender.is_ready() {
-                return Some(all.remove(place));
+        while let Some(Idle { mut connection, since }) = all.pop() {
+            if now.saturating_sub(since) < idle_time && connection.is_quiet() {
+                return Some(connection);
             }
         }
         None
@@ -303,6 +297,6 @@ impl Shared {
     fn lend(&self) -> Sender {
         self.streams.set(self.streams.get() + 1);
         let stream = StreamCount { streams: self.streams.clone(), last_used: self.last_used.clone() };
-        Sender::Http2 { sender: self.sender.clone(), _stream: stream }
+        Sender::Http2 { sender: self.sender.clone(), stream }
     }
 }

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -49,7 +49,19 @@ pub struct Backend {
 #[derive(Debug)]
 pub(crate) enum Source {
     Service(Arc<ArcSwap<EndpointSet>>),
-    Address { host: Box<str>, port: u16 },
+    /// `literal`: the host is an address itself.
+    Address {
+        host: Box<str>,
+        port: u16,
+        literal: Option<SocketAddr>,
+    },
+}
+
+/// The address that a host is, if it is none to be resolved.
+fn literal(host: &str, port: u16) -> Option<SocketAddr> {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let address: IpAddr = bare.parse().ok()?;
+    Some(SocketAddr::new(address.to_canonical(), port))
 }
 
 impl Registry {
@@ -67,7 +79,7 @@ impl Registry {
         let source = match &key.origin {
             Origin::Service(port) => Source::Service(known.services.entry(port.clone()).or_default().clone()),
             Origin::Missing(_) => Source::Service(Arc::default()),
-            Origin::Address { host, port } => Source::Address { host: host.clone(), port: *port },
+            Origin::Address { host, port } => Source::Address { host: host.clone(), port: *port, literal: literal(host, *port) },
         };
         let tls = key.tls.as_ref().map(|tls| self.tls.client_config(tls, key.protocol));
         if let Some(Err(error)) = &tls {

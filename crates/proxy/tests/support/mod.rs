@@ -318,6 +318,11 @@ pub async fn echo(client: &mut (impl AsyncRead + AsyncWrite + Unpin), text: &str
     assert_eq!(read_exactly(client, Vec::new(), frame.len()).await, frame);
 }
 
+/// The length that a head declares.
+pub fn length(head: &str) -> usize {
+    head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok()).expect("no length")
+}
+
 pub async fn get(proxy: &Proxy, request: &str) -> (String, String) {
     let mut client = TcpStream::connect(proxy.http).await.unwrap();
     client.write_all(request.as_bytes()).await.unwrap();

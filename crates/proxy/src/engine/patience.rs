@@ -1,0 +1,53 @@
+//! How long is waited for something. A timer is a thing of the thread's that is lent while somebody waits: to begin with, and to give up, costs
+//! neither memory nor a place in the runtime's wheel.
+
+use std::{cell::RefCell, fmt, pin::Pin, task::Context};
+
+use tokio::time::{Instant, Sleep};
+
+/// Timers that a thread keeps.
+const KEPT: usize = 256;
+
+thread_local! {
+    static FREE: RefCell<Vec<Pin<Box<Sleep>>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs while something is waited for.
+#[derive(Default)]
+pub(super) struct Patience(Option<Pin<Box<Sleep>>>);
+
+impl fmt::Debug for Patience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Patience").field(&self.0.is_some()).finish()
+    }
+}
+
+impl Patience {
+    /// Whether this time has come. If not, the task is woken then.
+    pub(super) fn is_over(&mut self, cx: &mut Context<'_>, due: Instant) -> bool {
+        let sleep =
+            self.0.get_or_insert_with(|| FREE.with_borrow_mut(Vec::pop).unwrap_or_else(|| Box::pin(tokio::time::sleep_until(due))));
+        // One that stands in the wheel already is only put off, which takes no lock: most limits are equal, and later than the one before.
+        if sleep.deadline() != due {
+            sleep.as_mut().reset(due);
+        }
+        sleep.as_mut().poll(cx).is_ready()
+    }
+
+    /// Nothing is waited for any more.
+    pub(super) fn rest(&mut self) {
+        if let Some(sleep) = self.0.take() {
+            FREE.with_borrow_mut(|free| {
+                if free.len() < KEPT {
+                    free.push(sleep);
+                }
+            });
+        }
+    }
+}
+
+impl Drop for Patience {
+    fn drop(&mut self) {
+        self.rest();
+    }
+}

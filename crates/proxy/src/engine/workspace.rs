@@ -1,0 +1,61 @@
+//! What an exchange works with: heads, and the texts that are made of them. A thread lends it from one exchange to the next, so that what it has
+//! grown to is allocated once, and a connection that is idle holds none of it.
+
+use std::{cell::RefCell, net::SocketAddr};
+
+use penstock_http1::{RequestHead, ResponseHead};
+
+use super::{
+    buffers,
+    message::{Connect, Version},
+};
+use crate::policy::forwarding::Edits;
+
+/// Workspaces that a thread keeps: some 3 KiB each, without their heads' buffers.
+const KEPT: usize = 256;
+/// The largest text that is kept with a workspace.
+const LARGEST_TEXT: usize = 4 * 1024;
+
+#[derive(Debug, Default)]
+pub(super) struct Workspace {
+    pub(super) request: RequestHead,
+    pub(super) version: Version,
+    pub(super) connect: Connect,
+    pub(super) response: ResponseHead,
+    pub(super) edits: Edits,
+    /// The target that the backend is asked for.
+    pub(super) target: Vec<u8>,
+    /// The host that it is asked for. Empty: that of its endpoint.
+    pub(super) host: Vec<u8>,
+    pub(super) candidates: Vec<SocketAddr>,
+}
+
+thread_local! {
+    #[expect(clippy::vec_box, reason = "they go from hand to hand")]
+    static FREE: RefCell<Vec<Box<Workspace>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Takes a workspace. One that is not given back is dropped as any value.
+pub(super) fn take() -> Box<Workspace> {
+    FREE.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+pub(super) fn give_back(mut workspace: Box<Workspace>) {
+    workspace.release_heads();
+    if workspace.target.capacity().max(workspace.host.capacity()) > LARGEST_TEXT {
+        (workspace.target, workspace.host) = (Vec::new(), Vec::new());
+    }
+    FREE.with_borrow_mut(|free| {
+        if free.len() < KEPT {
+            free.push(workspace);
+        }
+    });
+}
+
+impl Workspace {
+    /// The heads are needed no more: their buffers are for others while the bodies go by.
+    pub(super) fn release_heads(&mut self) {
+        buffers::give_back(&mut self.request.take_buffer());
+        buffers::give_back(&mut self.response.take_buffer());
+    }
+}

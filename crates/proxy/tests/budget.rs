@@ -1,0 +1,116 @@
+//! What a request and an idle connection may cost: allocations, and bytes of the heap. In a process of its own, whose allocator counts.
+//!
+//! Client and backend are plain threads that allocate nothing while it is counted.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
+#![allow(unsafe_code, reason = "an allocator is not to be had without; it hands everything on as it came")]
+
+mod support;
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use penstock_proxy::Limits;
+
+struct Counting;
+
+static COUNT: AtomicU64 = AtomicU64::new(0);
+static LIVE: AtomicI64 = AtomicI64::new(0);
+
+// SAFETY: each call goes to the system's allocator with what the caller gave, whose duties are the same.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.fetch_add(1, Relaxed);
+        LIVE.fetch_add(layout.size() as i64, Relaxed);
+        // SAFETY: as above.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size() as i64, Relaxed);
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// The counts are the whole process's: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+const REQUEST: &[u8] = b"GET /a/b?c=d HTTP/1.1\r\nHost: a.test\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\nAccept: text/html,*/*;q=0.8\r\nAccept-Language: en\r\nAccept-Encoding: gzip, deflate, br\r\nCookie: session=0123456789abcdef\r\n\r\n";
+const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nDate: Thu, 26 Nov 2026 20:00:00 GMT\r\nServer: test\r\nContent-Type: text/plain\r\nContent-Length: 128\r\n\r\n................................................................................................................................";
+
+fn backend() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            std::thread::spawn(move || {
+                let mut buffer = [0; 4096];
+                while let Ok(1..) = stream.read(&mut buffer) {
+                    stream.write_all(RESPONSE).unwrap();
+                }
+            });
+        }
+    });
+    address
+}
+
+fn ask(client: &mut TcpStream) {
+    client.write_all(REQUEST).unwrap();
+    let mut buffer = [0; 4096];
+    let mut read = 0;
+    while !buffer[..read].ends_with(b"........") {
+        read += client.read(&mut buffer[read..]).unwrap();
+    }
+    assert!(buffer.starts_with(b"HTTP/1.1 200"));
+}
+
+#[test]
+fn a_keep_alive_get_allocates_once() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let proxy = support::start_within(Limits::default(), &support::model(vec![support::route("/", backend())]));
+    let mut client = TcpStream::connect(proxy.http).unwrap();
+    for _ in 0..200 {
+        ask(&mut client);
+    }
+    const REQUESTS: u64 = 1000;
+    let before = COUNT.load(Relaxed);
+    for _ in 0..REQUESTS {
+        ask(&mut client);
+    }
+    let count = COUNT.load(Relaxed) - before;
+    println!("{count} allocations in {REQUESTS} requests");
+    // Whatever the clock has to do once a second is left room.
+    assert!(count < REQUESTS + REQUESTS / 20, "{count} allocations in {REQUESTS} requests");
+}
+
+#[test]
+fn an_idle_keep_alive_connection_takes_little() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let proxy = support::start_within(Limits::default(), &support::model(vec![support::route("/", backend())]));
+    const CONNECTIONS: usize = 500;
+    let mut clients = Vec::with_capacity(CONNECTIONS);
+    for _ in 0..50 {
+        ask(&mut TcpStream::connect(proxy.http).unwrap());
+    }
+    let before = LIVE.load(Relaxed);
+    for _ in 0..CONNECTIONS {
+        let mut client = TcpStream::connect(proxy.http).unwrap();
+        ask(&mut client);
+        clients.push(client);
+    }
+    let each = (LIVE.load(Relaxed) - before) / CONNECTIONS as i64;
+    println!("{each} bytes each");
+    assert!(each <= 1536, "{each} bytes each");
+}
