@@ -112,7 +112,7 @@ impl Pipeline {
         }
         let started = Instant::now();
         let changed = if Arc::ptr_eq(&before.translation.model, &now.model) && before.generation > 0 {
-            self.plane.set_endpoints(&now.endpoints, &touched.endpoints);
+            self.plane.set_touched_endpoints(&now.endpoints, &touched.endpoints);
             false
         } else {
             self.plane.publish_touched(&now.model, &now.endpoints, &touched).changed

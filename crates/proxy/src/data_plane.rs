@@ -135,10 +135,7 @@ impl DataPlane {
     /// Serves a model, as [`DataPlane::publish_touched`] for whoever does not know what is touched.
     pub fn publish(&self, model: &Arc<Model>, endpoints: &BTreeMap<ServicePort, Arc<EndpointSet>>) -> Published {
         let before = lock(&self.publishing).model.clone().unwrap_or_default();
-        let touched = Touched {
-            endpoints: self.registry.ports().into_iter().chain(endpoints.keys().cloned()).collect(),
-            ..Touched::between(&before, model)
-        };
+        let touched = Touched { endpoints: self.all_ports(endpoints), ..Touched::between(&before, model) };
         self.publish_touched(model, endpoints, &touched)
     }
 
@@ -182,8 +179,17 @@ impl DataPlane {
         Published { changed: !same || certificates.changed, certificate_problems: certificates.problems().to_vec() }
     }
 
+    /// Serves other endpoints for the same model, as [`DataPlane::set_touched_endpoints`] for whoever does not know what is touched.
+    pub fn set_endpoints(&self, endpoints: &BTreeMap<ServicePort, Arc<EndpointSet>>) {
+        self.set_touched_endpoints(endpoints, &self.all_ports(endpoints));
+    }
+
+    fn all_ports(&self, endpoints: &BTreeMap<ServicePort, Arc<EndpointSet>>) -> BTreeSet<ServicePort> {
+        self.registry.ports().into_iter().chain(endpoints.keys().cloned()).collect()
+    }
+
     /// Serves other endpoints of these Service ports for the same model. Touches no route.
-    pub fn set_endpoints(&self, endpoints: &BTreeMap<ServicePort, Arc<EndpointSet>>, touched: &BTreeSet<ServicePort>) {
+    pub fn set_touched_endpoints(&self, endpoints: &BTreeMap<ServicePort, Arc<EndpointSet>>, touched: &BTreeSet<ServicePort>) {
         let publishing = lock(&self.publishing);
         self.registry.fill(endpoints, touched);
         if let Some(model) = &publishing.model {

@@ -94,7 +94,7 @@ impl Registry {
     }
 
     /// Replaces the endpoints of the Service ports that are touched, where there are any.
-    pub(crate) fn fill(&self, endpoints: &BTreeMap<ServicePort, Arc<EndpointSet>>, touched: &BTreeSet<ServicePort>) {
+    pub fn fill(&self, endpoints: &BTreeMap<ServicePort, Arc<EndpointSet>>, touched: &BTreeSet<ServicePort>) {
         let mut known = self.known();
         for (port, set) in touched.iter().filter_map(|port| endpoints.get_key_value(port)) {
             match known.services.get(port) {
