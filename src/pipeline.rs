@@ -11,7 +11,7 @@ use std::{
 };
 
 use penstock_kubernetes::{ServedReceiver, ServedSender, served};
-use penstock_model::{HostPattern, Model, ObjectRef};
+use penstock_model::{HostPattern, Model, ObjectRef, Touched};
 use penstock_proxy::DataPlane;
 use penstock_translate::{Change, Id, Report, Settings, Translation, Translator, Verdict, World};
 use tokio::sync::watch;
@@ -36,8 +36,8 @@ pub struct Pipeline {
     world: World,
     translator: Translator,
     translation: Translation,
-    /// What was translated differently since the last publication: a log of it costs what changed, not what there is.
-    hosts: BTreeSet<HostPattern>,
+    /// What was translated differently since the last publication: serving and logging it costs what changed, not what there is.
+    touched: Touched,
     reports: BTreeSet<ObjectRef>,
     plane: Arc<DataPlane>,
     published: watch::Sender<Arc<Publication>>,
@@ -51,7 +51,7 @@ impl Pipeline {
             world: World::default(),
             translator: Translator::new(settings),
             translation: Translation::default(),
-            hosts: BTreeSet::new(),
+            touched: Touched::default(),
             reports: BTreeSet::new(),
             plane,
             published: watch::Sender::new(Arc::default()),
@@ -79,7 +79,7 @@ impl Pipeline {
         }
         let ids: Vec<Id> = changes.into_iter().filter_map(|change| self.world.take(change)).collect();
         self.translation = self.translator.apply(&self.world, &ids);
-        self.hosts.extend(self.translation.changes.hosts.iter().cloned());
+        self.touched.extend(&self.translation.changes.touched);
         self.reports.extend(self.translation.changes.reports.iter().cloned());
         let took = started.elapsed();
         if took > SLOW {
@@ -100,7 +100,7 @@ impl Pipeline {
     }
 
     fn serve(&mut self) {
-        let (hosts, reports) = (std::mem::take(&mut self.hosts), std::mem::take(&mut self.reports));
+        let (touched, reports) = (std::mem::take(&mut self.touched), std::mem::take(&mut self.reports));
         let before = self.published.borrow().clone();
         let now = &self.translation;
         if before.generation > 0
@@ -112,14 +112,14 @@ impl Pipeline {
         }
         let started = Instant::now();
         let changed = if Arc::ptr_eq(&before.translation.model, &now.model) && before.generation > 0 {
-            self.plane.set_endpoints(&now.endpoints);
+            self.plane.set_touched_endpoints(&now.endpoints, &touched.endpoints);
             false
         } else {
-            self.plane.publish(&now.model, &now.endpoints).changed
+            self.plane.publish_touched(&now.model, &now.endpoints, &touched).changed
         };
         log_problems(&reports, &before.translation.report, &now.report);
         if changed && before.generation > 0 {
-            log_hosts(&hosts, &before.translation.model, &now.model, started.elapsed());
+            log_hosts(&touched.hosts, &before.translation.model, &now.model, started.elapsed());
         }
         let generation = before.generation + 1;
         self.published.send_replace(Arc::new(Publication { generation, translation: now.clone() }));

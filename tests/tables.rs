@@ -139,7 +139,8 @@ fn a_table_brought_up_to_date_is_the_one_made_from_scratch() {
         let mut table = Table::build(&translator.rebuild(&world).model, &mut compile);
         for step in 0..25 {
             let changes: Vec<Id> = (0..2).filter_map(|_| change(&mut dice, &mut world)).collect();
-            table = table.update(&translator.apply(&world, &changes).model, &mut compile);
+            let translation = translator.apply(&world, &changes);
+            table = table.update(&translation.model, &translation.changes.touched.hosts, &mut compile);
             let fresh = Table::build(&translate(&world, &settings).model, &mut compile);
             for host in ["x.test", "y.test", "q.apps.test", "z.apps.test", "nobody.test"] {
                 for path in ["/", "/foo", "/foo/", "/foobar", "/foo/bar/x", "/FOO/bar", "/v1/x", "/z/bar", "/ab", "/healthz"] {

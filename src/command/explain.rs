@@ -102,7 +102,7 @@ fn explain(options: &ExplainOptions, translation: &Translation) -> anyhow::Resul
     let asked = Asked { method, path: RequestPath::parse(path).context("the answer is 400")?, query, headers: headers.clone() };
 
     let registry = Registry::default();
-    registry.fill(endpoints);
+    registry.fill(endpoints, &endpoints.keys().cloned().collect());
     let metrics = penstock_proxy::Metrics::default();
     let table = Table::build(model, &mut |_, route| compile(route, &registry, &metrics));
     let mut out = String::new();

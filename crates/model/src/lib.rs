@@ -14,6 +14,7 @@ mod host;
 pub mod pattern;
 mod policy;
 mod route;
+mod touched;
 pub mod units;
 
 pub use backend::{Backend, BackendKey, Endpoint, EndpointSet, Origin, Protocol, ServicePort, UpstreamTls, Verify};
@@ -24,6 +25,8 @@ pub use route::{
     Action, Forward, HostRewrite, Match, Meant, ObjectRef, PathForm, PathMatch, PathRewrite, Redirect, RedirectTarget, Respond,
     Route, ValueMatch, ValueMatchKind, WeightedBackend,
 };
+
+pub use touched::Touched;
 
 use std::{collections::BTreeMap, sync::Arc};
 

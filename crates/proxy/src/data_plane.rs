@@ -1,7 +1,7 @@
 //! The handle that the control side keeps of the data plane: start, publish, drain.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::AtomicUsize},
@@ -10,7 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use penstock_model::{EndpointSet, Model, ServicePort};
+use penstock_model::{EndpointSet, Host, HostTls, Model, ServicePort, Touched};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -45,7 +45,10 @@ pub struct DataPlane {
 
 #[derive(Default)]
 struct Publishing {
+    /// None before the first.
     model: Option<Arc<Model>>,
+    /// How many it has.
+    routes: usize,
     /// Tables that were replaced: freed here and not on a worker's thread, once no worker reads them any more.
     retired: Vec<Arc<Routes>>,
 }
@@ -74,6 +77,10 @@ impl fmt::Debug for DataPlane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DataPlane").field("bound", &self.bound).finish_non_exhaustive()
     }
+}
+
+fn tls_of(host: Option<&Arc<Host>>) -> Option<&HostTls> {
+    host.and_then(|host| host.tls.as_ref())
 }
 
 impl DataPlane {
@@ -125,35 +132,69 @@ impl DataPlane {
         })
     }
 
-    /// Serves a model. Endpoints are filled before the table that names them is; returns when every worker serves it.
+    /// Serves a model, as [`DataPlane::publish_touched`] for whoever does not know what is touched.
     pub fn publish(&self, model: &Arc<Model>, endpoints: &BTreeMap<ServicePort, Arc<EndpointSet>>) -> Published {
+        let before = lock(&self.publishing).model.clone().unwrap_or_default();
+        let touched = Touched { endpoints: self.all_ports(endpoints), ..Touched::between(&before, model) };
+        self.publish_touched(model, endpoints, &touched)
+    }
+
+    /// Serves a model of which all that is not touched is as in the model before. Endpoints are filled before the table that names them is;
+    /// returns when every worker serves it. Costs what is touched, but for certificates: where one changes, all are looked at.
+    pub fn publish_touched(
+        &self,
+        model: &Arc<Model>,
+        endpoints: &BTreeMap<ServicePort, Arc<EndpointSet>>,
+        touched: &Touched,
+    ) -> Published {
         let mut publishing = lock(&self.publishing);
-        self.registry.fill(endpoints);
-        let certificates = self.shared.tls.publish(model);
+        self.registry.fill(endpoints, &touched.endpoints);
+        let before = publishing.model.replace(model.clone());
+        let first = before.is_none();
+        let before = before.unwrap_or_default();
+        let hosts = || touched.hosts.iter().map(|pattern| (before.hosts.get(pattern), model.hosts.get(pattern)));
+        let tls_stays = !touched.default_certificate && hosts().all(|(before, now)| tls_of(before) == tls_of(now));
+        let served = if tls_stays { self.shared.tls.served() } else { None };
+        let certificates = served.unwrap_or_else(|| self.shared.tls.publish(model));
         for problem in certificates.problems().iter().filter(|_| certificates.changed) {
             tracing::warn!("{problem}");
         }
-        let same = publishing.model.as_ref().is_some_and(|before| Arc::ptr_eq(before, model) || before == model);
+        let same = !first
+            && hosts().all(|(before, now)| before == now)
+            && touched.backends.iter().all(|key| before.backends.get(key) == model.backends.get(key))
+            && !touched.default_certificate;
         if !same {
-            let table = Arc::new(self.shared.table.load().update(model, &self.registry, &self.shared.metrics));
+            let table = self.shared.table.load().update(model, touched, &self.registry, &self.shared.metrics);
             // From here on every request that is matched is matched in it.
-            let before = self.shared.table.swap(table);
-            publishing.retired.push(before);
-            let routes = model.hosts.values().map(|host| host.routes.len()).sum();
-            self.shared.metrics.published(SystemTime::now(), model.hosts.len(), routes);
+            publishing.retired.push(self.shared.table.swap(Arc::new(table)));
+            let routes = |host: Option<&Arc<Host>>| host.map_or(0, |host| host.routes.len());
+            for (before, now) in hosts() {
+                publishing.routes = publishing.routes.saturating_sub(routes(before)) + routes(now);
+            }
+            self.shared.metrics.published(SystemTime::now(), model.hosts.len(), publishing.routes);
         }
         publishing.retired.retain(|table| Arc::strong_count(table) > 1);
-        publishing.model = Some(model.clone());
-        self.registry.empty_others(Some(model), endpoints);
-        self.registry.retain(model, endpoints);
+        self.registry.empty_others(model, endpoints, &touched.endpoints);
+        self.registry.retain(model, endpoints, touched);
         Published { changed: !same || certificates.changed, certificate_problems: certificates.problems().to_vec() }
     }
 
-    /// Serves other endpoints for the same model. Touches no route.
+    /// Serves other endpoints for the same model, as [`DataPlane::set_touched_endpoints`] for whoever does not know what is touched.
     pub fn set_endpoints(&self, endpoints: &BTreeMap<ServicePort, Arc<EndpointSet>>) {
+        self.set_touched_endpoints(endpoints, &self.all_ports(endpoints));
+    }
+
+    fn all_ports(&self, endpoints: &BTreeMap<ServicePort, Arc<EndpointSet>>) -> BTreeSet<ServicePort> {
+        self.registry.ports().into_iter().chain(endpoints.keys().cloned()).collect()
+    }
+
+    /// Serves other endpoints of these Service ports for the same model. Touches no route.
+    pub fn set_touched_endpoints(&self, endpoints: &BTreeMap<ServicePort, Arc<EndpointSet>>, touched: &BTreeSet<ServicePort>) {
         let publishing = lock(&self.publishing);
-        self.registry.fill(endpoints);
-        self.registry.empty_others(publishing.model.as_deref(), endpoints);
+        self.registry.fill(endpoints, touched);
+        if let Some(model) = &publishing.model {
+            self.registry.empty_others(model, endpoints, touched);
+        }
     }
 
     /// Lets clients in, on all workers. To be called once, after the first [`DataPlane::publish`].

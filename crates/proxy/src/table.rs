@@ -1,6 +1,6 @@
 //! The table as the workers hold it: the one place that names the routing crate's table.
 
-use penstock_model::{HostPattern, Model};
+use penstock_model::{HostPattern, Model, Touched};
 use penstock_routing::{HostName, Outcome, Request, Table};
 
 use crate::{
@@ -14,9 +14,9 @@ use crate::{
 pub(crate) struct Routes(Table<CompiledRoute>);
 
 impl Routes {
-    /// Compiles a model, sharing with this table what did not change.
-    pub(crate) fn update(&self, model: &Model, registry: &Registry, metrics: &Metrics) -> Self {
-        Self(self.0.update(model, &mut |_, route| compile(route, registry, metrics)))
+    /// Compiles a model, sharing with this table what is not touched.
+    pub(crate) fn update(&self, model: &Model, touched: &Touched, registry: &Registry, metrics: &Metrics) -> Self {
+        Self(self.0.update(model, &touched.hosts, &mut |_, route| compile(route, registry, metrics)))
     }
 
     /// Whether a host of its own answers to a name.

@@ -11,7 +11,7 @@ mod support;
 use std::{hint::black_box, sync::Arc, time::Duration};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
-use penstock_model::Model;
+use penstock_model::{Model, Touched};
 use penstock_routing::{HostName, RequestPath};
 use support::{Asked, compile, host, met, model, prefix, regex, route, table};
 
@@ -79,13 +79,14 @@ fn tables(criterion: &mut Criterion) {
         for size in sizes {
             let model = shape.model(size);
             let changed = changed(&model);
+            let touched = Touched::between(&model, &changed).hosts;
             let before = table(&model);
             let mut group = criterion.benchmark_group(shape.name());
             group.bench_function(BenchmarkId::new("build", size), |bencher| {
                 bencher.iter_batched(|| (), |()| table(&model), BatchSize::PerIteration);
             });
             group.bench_function(BenchmarkId::new("one route changed", size), |bencher| {
-                bencher.iter_batched(|| (), |()| before.update(&changed, &mut compile), BatchSize::PerIteration);
+                bencher.iter_batched(|| (), |()| before.update(&changed, &touched, &mut compile), BatchSize::PerIteration);
             });
             let (name, path) = shape.request(size);
             group.bench_function(BenchmarkId::new("match", size), |bencher| {

@@ -27,7 +27,6 @@ mod path;
 mod prefixes;
 mod request;
 mod reuse;
-mod roster;
 mod table;
 
 pub use ambiguity::{Ambiguity, Reading};

@@ -4,12 +4,7 @@ use std::{fmt, sync::Arc};
 
 use penstock_model::{Host, HostPattern, Model, Route, WildcardDepth};
 
-use crate::{
-    Explanation, HostName, HostTable, Outcome, Request,
-    host_map::HostMap,
-    host_name::is_plain_label,
-    roster::{Change, Roster},
-};
+use crate::{Explanation, HostName, HostTable, Outcome, Request, host_map::HostMap, host_name::is_plain_label};
 
 /// A compiled model.
 pub struct Table<R> {
@@ -18,39 +13,40 @@ pub struct Table<R> {
     one: HostMap<R>,
     many: HostMap<R>,
     any: Option<Arc<HostTable<R>>>,
-    roster: Roster,
 }
 
 impl<R> Table<R> {
     /// Compiles a model from scratch.
     pub fn build(model: &Model, compile: &mut impl FnMut(&Arc<Host>, &Arc<Route>) -> R) -> Self {
-        Self::default().update(model, compile)
+        Self::default().update(model, model.hosts.keys(), compile)
     }
 
-    /// Compiles a model, sharing with this table whatever did not change: every host that is the same, by pointer or by value, and of the
-    /// others every route that is.
+    /// Compiles a model, sharing with this table whatever did not change: every host that is not touched, or is the same after all, and of
+    /// the others every route that is. Costs what is touched.
     ///
     /// What `compile` gives may depend on the route, and of the host on its pattern and on whether it speaks TLS, on nothing else: on no other
     /// route, no certificate, and on no backend's content. Backends are to be held by key, or by a handle that stays good when they change.
     #[must_use]
-    pub fn update(&self, model: &Model, compile: &mut impl FnMut(&Arc<Host>, &Arc<Route>) -> R) -> Self {
-        let mut table = Self {
-            exact: self.exact.clone(),
-            one: self.one.clone(),
-            many: self.many.clone(),
-            any: self.any.clone(),
-            roster: Roster::default(),
-        };
-        table.roster = self.roster.next(model, &mut |change| match change {
-            Change::Set(pattern, host) => {
-                let before = self.get(pattern);
-                if !before.is_some_and(|before| before.host() == host) {
+    pub fn update<'m>(
+        &self,
+        model: &Model,
+        touched: impl IntoIterator<Item = &'m HostPattern>,
+        compile: &mut impl FnMut(&Arc<Host>, &Arc<Route>) -> R,
+    ) -> Self {
+        let mut table = Self { exact: self.exact.clone(), one: self.one.clone(), many: self.many.clone(), any: self.any.clone() };
+        for pattern in touched {
+            let before = self.get(pattern);
+            // Requests to a host that has no more than a certificate belong to others.
+            match model.hosts.get(pattern).filter(|host| !host.certificate_only) {
+                Some(host) if before.is_some_and(|before| before.host() == host) => {}
+                Some(host) => {
                     let built = HostTable::build(host, before.map(|before| &**before), compile);
                     table.set(pattern, Some(Arc::new(built)));
                 }
+                None if before.is_some() => table.set(pattern, None),
+                None => {}
             }
-            Change::Removed(pattern) => table.set(&pattern, None),
-        });
+        }
         table
     }
 
@@ -137,12 +133,12 @@ impl<R> Table<R> {
 
 impl<R> Default for Table<R> {
     fn default() -> Self {
-        Self { exact: HostMap::default(), one: HostMap::default(), many: HostMap::default(), any: None, roster: Roster::default() }
+        Self { exact: HostMap::default(), one: HostMap::default(), many: HostMap::default(), any: None }
     }
 }
 
 impl<R> fmt::Debug for Table<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Table").field("hosts", &self.roster.len()).finish_non_exhaustive()
+        f.debug_struct("Table").field("hosts", &self.hosts().count()).finish_non_exhaustive()
     }
 }

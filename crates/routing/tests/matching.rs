@@ -356,8 +356,8 @@ fn a_host_that_has_no_more_than_a_certificate_takes_no_request() {
     let first = table(&with([certificate_only("a.test"), certificate_only("x.b.test")]));
     assert_eq!((asked(&first, "a.test"), asked(&first, "x.b.test")), ("any".to_owned(), "wildcard".to_owned()));
     let claimed =
-        first.update(&with([host("a.test", vec![route("own", prefix("/"))]), certificate_only("x.b.test")]), &mut compile);
+        update(&first, &with([host("a.test", vec![route("own", prefix("/"))]), certificate_only("x.b.test")]), &mut compile);
     assert_eq!((asked(&claimed, "a.test"), asked(&claimed, "x.b.test")), ("own".to_owned(), "wildcard".to_owned()));
-    let again = claimed.update(&with([certificate_only("a.test"), certificate_only("x.b.test")]), &mut compile);
+    let again = update(&claimed, &with([certificate_only("a.test"), certificate_only("x.b.test")]), &mut compile);
     assert_eq!(asked(&again, "a.test"), "any");
 }

@@ -455,7 +455,7 @@ proptest! {
                     }
                 }
             }
-            let updated = before.update(&model, &mut compile_all);
+            let updated = update(&before, &model, &mut compile_all);
             let built = Table::build(&model, &mut compile_all);
             prop_assert_eq!(contents(&updated), contents(&built));
             for req in &requests {
@@ -480,7 +480,7 @@ fn an_update_compiles_the_changed_route_alone_and_shares_the_rest() {
     host.routes[1] = Arc::new(route("c", prefix("/c")));
     model.hosts.insert(changed.clone(), Arc::new(host));
     let compiled = RefCell::new(Vec::new());
-    let after = before.update(&model, &mut |host, route| {
+    let after = update(&before, &model, &mut |host, route| {
         compiled.borrow_mut().push(format!("{} {}", host.pattern, route.rule));
         compile(host, route)
     });
@@ -496,7 +496,7 @@ fn an_update_compiles_the_changed_route_alone_and_shares_the_rest() {
 #[test]
 fn an_equal_model_without_shared_pointers_compiles_nothing() {
     let before = table(&many_hosts(700));
-    let after = before.update(&many_hosts(700), &mut |_, _| panic!("a route was compiled"));
+    let after = update(&before, &many_hosts(700), &mut |_, _| panic!("a route was compiled"));
     let addresses = |table: &Table<String>| table.hosts().map(Arc::as_ptr).collect::<HashSet<_>>();
     assert_eq!(addresses(&before), addresses(&after));
 }
@@ -505,7 +505,7 @@ fn an_equal_model_without_shared_pointers_compiles_nothing() {
 fn an_equal_route_in_a_changed_host_is_not_compiled_again() {
     let before = table(&model([host("a.test", vec![route("a", prefix("/a")), route("b", prefix("/b"))])]));
     let changed = model([host("a.test", vec![route("b", prefix("/b"))])]);
-    let after = before.update(&changed, &mut |_, _| panic!("a route was compiled"));
+    let after = update(&before, &changed, &mut |_, _| panic!("a route was compiled"));
     assert_eq!(after.hosts().next().unwrap().routes().len(), 1);
 }
 
@@ -519,12 +519,12 @@ fn a_certificate_compiles_nothing_again_but_tls_where_there_was_none_does() {
     let tls = |certificate| Some(HostTls { certificate, min_version: TlsVersion::V1_2 });
     let plain = table(&with_tls(None));
     let mut compiled = 0;
-    let secure = plain.update(&with_tls(tls(CertificateSource::SelfSigned)), &mut |host, route| {
+    let secure = update(&plain, &with_tls(tls(CertificateSource::SelfSigned)), &mut |host, route| {
         compiled += 1;
         compile(host, route)
     });
     assert_eq!(compiled, 1);
-    let rotated = secure.update(&with_tls(tls(CertificateSource::Default)), &mut |_, _| panic!("a route was compiled"));
+    let rotated = update(&secure, &with_tls(tls(CertificateSource::Default)), &mut |_, _| panic!("a route was compiled"));
     assert_eq!(rotated.hosts().next().unwrap().host().tls, tls(CertificateSource::Default));
 }
 
@@ -543,11 +543,11 @@ fn hosts_come_and_go_in_every_place_of_a_large_table() {
                 current.hosts.insert(pattern.clone(), full.hosts[pattern].clone());
             }
         }
-        updated = updated.update(&current, &mut compile);
+        updated = update(&updated, &current, &mut compile);
         let names: HashSet<HostPattern> = updated.hosts().map(|host| host.host().pattern.clone()).collect();
         assert_eq!(names, current.hosts.keys().cloned().collect(), "step {step}");
         assert_eq!(format!("{updated:?}"), format!("Table {{ hosts: {}, .. }}", names.len()));
     }
-    updated = updated.update(&Model::default(), &mut compile);
+    updated = update(&updated, &Model::default(), &mut compile);
     assert_eq!(updated.hosts().count(), 0);
 }

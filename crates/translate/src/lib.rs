@@ -40,7 +40,7 @@ use std::{
     sync::Arc,
 };
 
-use penstock_model::{BackendKey, EndpointSet, HostPattern, Model, ObjectRef, ServicePort};
+use penstock_model::{EndpointSet, Model, ObjectRef, ServicePort, Touched};
 
 /// What a World means.
 #[derive(Clone, Debug, Default)]
@@ -59,10 +59,7 @@ pub struct Translation {
 /// twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    pub hosts: Vec<HostPattern>,
-    pub backends: Vec<BackendKey>,
-    pub default_certificate: bool,
-    pub endpoints: Vec<ServicePort>,
+    pub touched: Touched,
     pub reports: Vec<ObjectRef>,
 }
 

@@ -12,6 +12,7 @@ use std::{
 
 use penstock_model::{
     Action, Backend, BackendKey, CertificateSource, EndpointSet, Host, HostPattern, Model, ObjectRef, Origin, Route, ServicePort,
+    Touched,
 };
 
 use crate::{
@@ -132,14 +133,12 @@ struct Work {
     changes: Changes,
 }
 
-impl Changes {
-    fn note_model(&mut self, edits: &[ModelEdit]) {
-        for edit in edits {
-            match edit {
-                ModelEdit::Host(pattern, _) => self.hosts.push(pattern.clone()),
-                ModelEdit::Backend(key, _) => self.backends.push(key.clone()),
-                ModelEdit::DefaultCertificate(_) => self.default_certificate = true,
-            }
+fn note(touched: &mut Touched, edits: &[ModelEdit]) {
+    for edit in edits {
+        match edit {
+            ModelEdit::Host(pattern, _) => drop(touched.hosts.insert(pattern.clone())),
+            ModelEdit::Backend(key, _) => drop(touched.backends.insert(key.clone())),
+            ModelEdit::DefaultCertificate(_) => touched.default_certificate = true,
         }
     }
 }
@@ -231,7 +230,7 @@ impl Translator {
         }
         self.settle_backends(&mut work);
         let model = std::mem::take(&mut work.model);
-        work.changes.note_model(&model);
+        note(&mut work.changes.touched, &model);
         self.model.advance(model);
         self.settle_endpoints(world, &mut work);
         let reports: Vec<_> = work.reports.iter().filter_map(|id| self.settle_report(id)).collect();
@@ -440,7 +439,7 @@ impl Translator {
             }
             edits.push((port.clone(), now.map(Arc::new)));
         }
-        work.changes.endpoints.extend(edits.iter().map(|(port, _)| port.clone()));
+        work.changes.touched.endpoints.extend(edits.iter().map(|(port, _)| port.clone()));
         self.endpoints.advance(edits);
     }
 

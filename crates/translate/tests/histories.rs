@@ -305,10 +305,13 @@ fn assert_changes(before: &Translation, now: &Translation) {
         keys
     }
     let changes = &now.changes;
-    assert_eq!(sorted(&changes.hosts), differing(&before.model.hosts, &now.model.hosts));
-    assert_eq!(sorted(&changes.backends), differing(&before.model.backends, &now.model.backends));
-    assert_eq!(changes.default_certificate, before.model.default_certificate != now.model.default_certificate);
-    assert_eq!(sorted(&changes.endpoints), differing(&before.endpoints, &now.endpoints));
+    assert_eq!(changes.touched.hosts.iter().cloned().collect::<Vec<_>>(), differing(&before.model.hosts, &now.model.hosts));
+    assert_eq!(
+        changes.touched.backends.iter().cloned().collect::<Vec<_>>(),
+        differing(&before.model.backends, &now.model.backends)
+    );
+    assert_eq!(changes.touched.default_certificate, before.model.default_certificate != now.model.default_certificate);
+    assert_eq!(changes.touched.endpoints.iter().cloned().collect::<Vec<_>>(), differing(&before.endpoints, &now.endpoints));
     assert_eq!(sorted(&changes.reports), differing(&before.report.objects, &now.report.objects));
 }
 

@@ -97,6 +97,12 @@ impl ServerTls {
         self.store(table)
     }
 
+    /// What is served, and goes on being served where no host's TLS is touched. None: nothing can be served yet.
+    pub fn served(&self) -> Option<Published> {
+        let table = self.table.0.load_full();
+        table.certificate(None).is_some().then_some(Published { changed: false, table })
+    }
+
     fn store(&self, table: CertificateTable) -> Published {
         let table = Arc::new(table);
         self.table.0.store(table.clone());

@@ -4,7 +4,7 @@
 //! Endpoint sets are replaced in place: a change of endpoints touches no route.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     net::{IpAddr, SocketAddr},
     sync::{
@@ -14,7 +14,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use penstock_model::{BackendKey, EndpointSet, Model, Origin, Protocol, ServicePort};
+use penstock_model::{BackendKey, EndpointSet, Model, Origin, Protocol, ServicePort, Touched};
 
 use super::trouble::Trouble;
 use crate::tls::{ClientTls, UpstreamConfigs, upstream::UpstreamTlsError};
@@ -30,6 +30,8 @@ pub struct Registry {
 struct Known {
     services: HashMap<ServicePort, Arc<ArcSwap<EndpointSet>>>,
     backends: HashMap<BackendKey, Arc<Backend>>,
+    /// Service ports that have no endpoints any more, and are held by requests on their way.
+    leaving: BTreeSet<ServicePort>,
 }
 
 /// One backend.
@@ -98,10 +100,15 @@ impl Registry {
         backend
     }
 
-    /// Replaces the endpoints of these Service ports. Those of others stay as they are.
-    pub fn fill(&self, endpoints: &BTreeMap<ServicePort, Arc<EndpointSet>>) {
+    /// All Service ports that are known.
+    pub(crate) fn ports(&self) -> Vec<ServicePort> {
+        self.known().services.keys().cloned().collect()
+    }
+
+    /// Replaces the endpoints of the Service ports that are touched, where there are any.
+    pub fn fill(&self, endpoints: &BTreeMap<ServicePort, Arc<EndpointSet>>, touched: &BTreeSet<ServicePort>) {
         let mut known = self.known();
-        for (port, set) in endpoints {
+        for (port, set) in touched.iter().filter_map(|port| endpoints.get_key_value(port)) {
             match known.services.get(port) {
                 Some(held) => {
                     if !Arc::ptr_eq(&held.load(), set) {
@@ -115,26 +122,42 @@ impl Registry {
         }
     }
 
-    /// Empties the endpoints of Service ports that the model names and that are not among these. Those that it does not name stay: a request that
-    /// was matched in the table before is on its way to them.
-    pub(crate) fn empty_others(&self, model: Option<&Model>, endpoints: &BTreeMap<ServicePort, Arc<EndpointSet>>) {
-        let names = |port: &ServicePort| {
-            let mut backends = model.into_iter().flat_map(|model| model.backends.keys());
-            backends.any(|key| matches!(&key.origin, Origin::Service(named) if named == port))
-        };
-        for (port, held) in &self.known().services {
+    /// Empties the endpoints of Service ports that are touched, have none any more, and are named by the model. Those that it does not name stay:
+    /// a request that was matched in the table before is on its way to them.
+    pub(crate) fn empty_others(
+        &self,
+        model: &Model,
+        endpoints: &BTreeMap<ServicePort, Arc<EndpointSet>>,
+        touched: &BTreeSet<ServicePort>,
+    ) {
+        let names =
+            |port: &ServicePort| model.backends.keys().any(|key| matches!(&key.origin, Origin::Service(named) if named == port));
+        let known = self.known();
+        for port in touched.iter().filter(|port| !endpoints.contains_key(port)) {
             // Few are to be emptied at a time, so that few have to be looked for.
-            if !endpoints.contains_key(port) && !held.load().endpoints.is_empty() && names(port) {
+            if let Some(held) = known.services.get(port).filter(|held| !held.load().endpoints.is_empty() && names(port)) {
                 held.store(Arc::default());
             }
         }
     }
 
-    /// Forgets what neither the model nor the endpoints name any more. Requests under way keep what they hold.
-    pub(crate) fn retain(&self, model: &Model, endpoints: &BTreeMap<ServicePort, Arc<EndpointSet>>) {
-        let mut known = self.known();
-        known.backends.retain(|key, _| model.backends.contains_key(key));
-        known.services.retain(|port, held| endpoints.contains_key(port) || Arc::strong_count(held) > 1);
+    /// Forgets what is touched and that neither the model nor the endpoints name any more. Requests under way keep what they hold; what they
+    /// hold is forgotten later.
+    pub(crate) fn retain(&self, model: &Model, endpoints: &BTreeMap<ServicePort, Arc<EndpointSet>>, touched: &Touched) {
+        let known = &mut *self.known();
+        for key in touched.backends.iter().filter(|key| !model.backends.contains_key(key)) {
+            known.backends.remove(key);
+        }
+        known.leaving.extend(touched.endpoints.iter().filter(|port| !endpoints.contains_key(port)).cloned());
+        let services = &mut known.services;
+        known.leaving.retain(|port| {
+            let stays = endpoints.contains_key(port);
+            let held = services.get(port).is_some_and(|held| Arc::strong_count(held) > 1);
+            if !stays && !held {
+                services.remove(port);
+            }
+            !stays && held
+        });
     }
 }
 
@@ -209,18 +232,22 @@ mod tests {
         let port = ServicePort { namespace: "ns".into(), name: "web".into(), port: "80".into() };
         let key = BackendKey { origin: Origin::Service(port.clone()), protocol: Protocol::Http1, tls: None };
         let address: SocketAddr = "192.0.2.1:80".parse().unwrap();
+        let touched = Touched { backends: [key.clone()].into(), endpoints: [port.clone()].into(), ..Touched::default() };
         let endpoints = [(port, Arc::new(EndpointSet { endpoints: vec![Endpoint { address }] }))].into();
+        let (none, untouched) = (BTreeMap::new(), Touched::default());
         let mut model = Model::default();
         model.backends.insert(key.clone(), Arc::new(penstock_model::Backend { key: key.clone() }));
-        registry.fill(&endpoints);
+        registry.fill(&endpoints, &touched.endpoints);
         let on_its_way = registry.backend(&key);
-        registry.empty_others(Some(&Model::default()), &BTreeMap::new());
-        registry.retain(&Model::default(), &BTreeMap::new());
+        registry.empty_others(&Model::default(), &none, &touched.endpoints);
+        registry.retain(&Model::default(), &none, &touched);
         assert_eq!(on_its_way.endpoints(), Some(vec![address]));
-        registry.empty_others(Some(&model), &BTreeMap::new());
+        registry.empty_others(&model, &none, &touched.endpoints);
         assert_eq!(on_its_way.endpoints(), Some(Vec::new()), "one that is named has what it has now");
+        registry.retain(&Model::default(), &none, &untouched);
+        assert_eq!(registry.ports().len(), 1, "it is held");
         drop(on_its_way);
-        registry.retain(&Model::default(), &BTreeMap::new());
+        registry.retain(&Model::default(), &none, &untouched);
         assert!(registry.known().services.is_empty());
     }
 }

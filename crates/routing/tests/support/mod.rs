@@ -1,7 +1,7 @@
 //! Models and requests, shortly written.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part, and has it as a module of its own")]
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use penstock_model::{
     Action, AddressRules, Forward, Forwarding, HeaderEdits, Host, HostPattern, HostRewrite, Match, Model, ObjectRef, PathForm,
@@ -126,4 +126,10 @@ pub fn met<'t>(outcome: &Outcome<'t, String>) -> &'t str {
         Outcome::NoRoute => "no route",
         Outcome::Ambiguous(_) => "ambiguous",
     }
+}
+
+/// The next table, by whoever was not told what changed.
+pub fn update<R>(before: &Table<R>, model: &Model, compile: &mut impl FnMut(&Arc<Host>, &Arc<Route>) -> R) -> Table<R> {
+    let patterns: BTreeSet<&HostPattern> = before.hosts().map(|host| &host.host().pattern).chain(model.hosts.keys()).collect();
+    before.update(model, patterns, compile)
 }
