@@ -88,7 +88,7 @@ impl CompiledRoute {
                     let none = if backend.has_endpoints() { "" } else { ", has no endpoints" };
                     stages.push(("backend", format!("{} (weight {weight}{none})", backend.name())));
                 }
-                if forward.choose().is_none() {
+                if forward.choose(None).is_none() {
                     stages.push(("answer", "503: the backend of this route has no endpoints".to_owned()));
                 }
                 let time = |limit: Option<Duration>| limit.map_or("off".to_owned(), units::format_duration);

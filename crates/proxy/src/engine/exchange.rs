@@ -18,6 +18,7 @@ use super::{
     upgrade,
 };
 use crate::{
+    balance::Wish,
     client_address::{ClientInfo, Forwarded, Scheme},
     clock,
     head::RequestHead,
@@ -46,6 +47,7 @@ struct Plan {
     host: Option<HeaderValue>,
     forwarding: Vec<forwarding::Edit>,
     upgrade: Option<Upgrade>,
+    wish: Wish,
 }
 
 /// Serves one request. Never fails: what goes wrong is an answer, or an aborted body.
@@ -106,7 +108,7 @@ async fn respond(
             return own_answer(&answer, route.as_deref(), &asker, &request_id, https, record);
         }
     };
-    let Plan { route, backend, path, host, forwarding, upgrade } = plan;
+    let Plan { route, backend, path, host, forwarding, upgrade, wish } = plan;
     // With a body an upgrade would have to wait for its end; a server may ignore it (RFC 9110 §7.8).
     let upgrade = upgrade.filter(|upgrade| match upgrade {
         Upgrade::ExtendedConnect => true,
@@ -127,7 +129,7 @@ async fn respond(
         Some(upgrade) => upgrade::request(&mut head, upgrade),
         None => None,
     };
-    let target = Target { backend: &backend, timeouts: &policies.timeouts, path, host, te_trailers, upgrade: upgrade.is_some() };
+    let target = Target { backend: &backend, policies, wish: &wish, path, host, te_trailers, upgrade: upgrade.is_some() };
     let sent = forward::send(&client.worker, &target, head, body, &mut record).await;
     let mut upstream = match sent {
         Ok(upstream) => upstream,
@@ -141,6 +143,10 @@ async fn respond(
 
     let status = upstream.response.status();
     record.status(status.as_u16());
+    let from = (&backend.balance, &**backend.name());
+    if let Some(cookie) = wish.cookie(&policies.balancing, from, upstream.connection.endpoint, https) {
+        upstream.response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
     if let Some(upgrade) = &upgrade {
         let switched = match upgrade::judge(&upstream.response, upgrade, key.as_deref()) {
             Ok(switched) => switched,
@@ -237,7 +243,8 @@ fn plan(
         Decision::Answer(answer) => return Err((answer, Some(route))),
         Decision::Forward(forward) => forward,
     };
-    let Some(backend) = forward.choose() else {
+    let wish = Wish::of(&route.route.policies.balancing, &request);
+    let Some(backend) = forward.choose(wish.backend()) else {
         return Err((Answer::page(503, "The backend of this route has no endpoints."), Some(route)));
     };
     let forwarding = forwarding::edits(route.route.policies.forwarding, &request);
@@ -245,7 +252,7 @@ fn plan(
     let Some(path) = target(forward, &request) else {
         return Err((Answer::page(400, "The path that the rewrite gives cannot be sent."), Some(route)));
     };
-    Ok(Plan { backend: backend.clone(), path, host, forwarding, upgrade: intake.upgrade.clone(), route })
+    Ok(Plan { backend: backend.clone(), path, host, forwarding, upgrade: intake.upgrade.clone(), wish, route })
 }
 
 fn host(forward: &CompiledForward, route: &CompiledRoute, request: &RequestHead<'_, Fields<'_>>) -> Option<HeaderValue> {
@@ -340,6 +347,7 @@ fn failed(failure: &Failure, metrics: &crate::metrics::Metrics) -> Answer {
         }
         Failure::ClientGone => Answer::plain(400),
         Failure::NoEndpoints => Answer::page(503, "The backend of this route has no endpoints."),
+        Failure::BackendFull => Answer::page(503, "The backend of this route has as many requests as it may."),
         Failure::Connect(_) => Answer::page(502, "The backend cannot be reached."),
         Failure::ConnectTimeout => Answer::page(504, "The backend cannot be reached in time."),
         Failure::ResponseTimeout => {

@@ -13,7 +13,7 @@ use std::{
 
 use http::{HeaderValue, Method, Request, Response, Uri, Version, header, request::Parts, uri::PathAndQuery};
 use hyper::body::Incoming;
-use penstock_model::{Protocol, Timeouts};
+use penstock_model::{Policies, Protocol};
 
 use super::{
     body::{RequestBody, Upload, io_error},
@@ -21,6 +21,7 @@ use super::{
     record::Record,
 };
 use crate::{
+    balance::{BeginError, Loss, Tries, Wish},
     clock,
     upstream::{Backend, ConnectError, Connection, Sender},
     worker::Worker,
@@ -29,7 +30,8 @@ use crate::{
 /// Where a request goes, and how.
 pub(super) struct Target<'a> {
     pub(super) backend: &'a Arc<Backend>,
-    pub(super) timeouts: &'a Timeouts,
+    pub(super) policies: &'a Policies,
+    pub(super) wish: &'a Wish,
     pub(super) path: PathAndQuery,
     pub(super) host: Option<HeaderValue>,
     pub(super) te_trailers: bool,
@@ -49,6 +51,8 @@ pub(super) enum Failure {
     TooSlow,
     ClientGone,
     NoEndpoints,
+    /// The backend has as many requests as the route lets it have.
+    BackendFull,
     Connect(ConnectError),
     ConnectTimeout,
     ResponseTimeout,
@@ -61,7 +65,7 @@ impl Failure {
     pub(super) fn concerns_backend(&self) -> bool {
         match self {
             Self::Connect(_) | Self::ConnectTimeout | Self::ResponseTimeout | Self::UpgradeOverHttp2 | Self::Http(_) => true,
-            Self::TooLarge | Self::TooSlow | Self::ClientGone | Self::NoEndpoints => false,
+            Self::TooLarge | Self::TooSlow | Self::ClientGone | Self::NoEndpoints | Self::BackendFull => false,
         }
     }
 
@@ -83,6 +87,7 @@ impl fmt::Display for Failure {
             Self::TooSlow => f.write_str("the request's body did not come in time"),
             Self::ClientGone => f.write_str("the client went away"),
             Self::NoEndpoints => f.write_str("no endpoints"),
+            Self::BackendFull => f.write_str("the backend has as many requests as it may"),
             Self::Connect(error) => error.fmt(f),
             Self::ConnectTimeout => f.write_str("no endpoint could be connected in time"),
             Self::ResponseTimeout => f.write_str("no response in time"),
@@ -120,74 +125,83 @@ pub(super) async fn send(
         return Err(Failure::UpgradeOverHttp2);
     }
     let shared = &worker.shared;
-    let deadline = target.timeouts.request.map(|limit| record.began() + limit);
-    let mut candidates = match shared.connector.candidates(backend).await {
-        Ok(candidates) => candidates,
-        Err(ConnectError::NoEndpoints) => return Err(Failure::NoEndpoints),
-        Err(error) => {
+    let timeouts = &target.policies.timeouts;
+    let deadline = timeouts.request.map(|limit| record.began() + limit);
+    let most = (shared.options.limits.connect_attempts, deadline);
+    let mut tries = match Tries::begin(&shared.connector, backend, target.policies, target.wish, most).await {
+        Ok(tries) => tries,
+        Err(BeginError::NoEndpoints) => return Err(Failure::NoEndpoints),
+        Err(BeginError::Full) => return Err(Failure::BackendFull),
+        Err(BeginError::Resolve(error)) => {
             shared.metrics.upstream_connect_failures.inc(error.reason());
             return Err(Failure::Connect(error));
         }
     };
-    worker.pool.prefer_healthy(backend, &mut candidates);
     let upload = body.upload().clone();
-    let mut request = Some(Box::new(message(head, body, target, candidates.first().copied())));
-    let mut attempts = 0;
-    let mut resent = false;
-    let mut next = 0;
+    let mut first = Some((head, body));
+    let mut again: Option<Box<Request<RequestBody>>> = None;
     loop {
-        let Some(endpoint) = candidates.get(next % candidates.len().max(1)).copied() else { return Err(Failure::NoEndpoints) };
+        let Some(endpoint) = tries.endpoint() else { return Err(Failure::NoEndpoints) };
         let connect_limit = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-            Some(left) => target.timeouts.connect.min(left),
-            None => target.timeouts.connect,
+            Some(left) => timeouts.connect.min(left),
+            None => timeouts.connect,
         };
-        // A request that was sent in vain goes over a connection that nobody can have closed in the meantime.
-        let connected = worker.pool.connection(&shared.connector, backend, endpoint, connect_limit, resent).await;
+        let fresh = tries.needs_fresh_connection();
+        let connected = worker.pool.connection(&shared.connector, backend, endpoint, connect_limit, fresh).await;
         let mut connection = match connected {
             Ok(connection) => connection,
             Err(error) => {
-                attempts += 1;
-                next += 1;
-                let more = attempts < shared.options.limits.connect_attempts.min(candidates.len());
-                let late = deadline.is_some_and(|deadline| deadline <= Instant::now());
                 tracing::debug!(backend = %backend.name(), %endpoint, %error, "an endpoint cannot be connected");
-                if error.concerns_endpoint() && more && !late {
-                    shared.metrics.upstream_retries.inc();
+                if tries.not_connected(&error) {
                     continue;
                 }
-                record.upstream(backend, endpoint, None, attempts as u32);
+                record.upstream(backend, endpoint, None, tries.made());
                 return Err(if error.is_timeout() { Failure::ConnectTimeout } else { Failure::Connect(error) });
             }
         };
-        let Some(mut message) = request.take() else { return Err(Failure::ClientGone) };
-        attempts += 1;
-        let repeatable = !resent && is_idempotent(message.method()) && http_body::Body::is_end_stream(message.body());
-        let copy = repeatable.then(|| Box::new(copy(&message)));
+        let mut message = match (first.take(), again.take()) {
+            (Some((head, body)), _) => Box::new(message(head, body, target, endpoint)),
+            (None, Some(again)) => again,
+            (None, None) => return Err(Failure::ClientGone),
+        };
+        let bodiless = http_body::Body::is_end_stream(message.body());
+        let copy = (tries.sends(is_idempotent(message.method())) && bodiless).then(|| Box::new(copy(&message)));
         let sent = Instant::now();
-        address(&mut message, backend, &connection);
         frame(&mut message, backend);
-        match attempt(&mut connection, *message, &upload, target, deadline).await {
+        again = match attempt(&mut connection, *message, &upload, target, tries.deadline()).await {
             Attempt::Response(response) => {
-                upload.response_begins();
-                record.upstream(backend, connection.endpoint, Some(sent.elapsed()), attempts as u32);
-                return Ok(Upstream { response, connection });
+                let after = sent.elapsed();
+                if !tries.answered(response.status().as_u16(), after, copy.is_some() && !target.upgrade) {
+                    upload.response_begins();
+                    record.upstream(backend, endpoint, Some(after), tries.made());
+                    record.holds(tries.finish());
+                    return Ok(Upstream { response, connection });
+                }
+                // What is left of that response is not waited for, and its connection ends with it.
+                copy
             }
             Attempt::Again(given_back, failure) => {
-                record.upstream(backend, connection.endpoint, None, attempts as u32);
-                let again = given_back.or(copy).filter(|_| !resent);
-                let Some(again) = again else { return Err(failure) };
-                shared.metrics.upstream_retries.inc();
-                request = Some(again);
-                resent = true;
-                if !connection.reused {
-                    next += 1;
+                let again = given_back.or(copy);
+                if !tries.lost(Loss::Broken { reused: connection.reused }, again.is_some()) {
+                    record.upstream(backend, endpoint, None, tries.made());
+                    return Err(failure);
                 }
+                again
             }
             Attempt::Failed(failure) => {
-                record.upstream(backend, connection.endpoint, None, attempts as u32);
-                return Err(failure);
+                let loss = match failure {
+                    Failure::ResponseTimeout => Loss::Late,
+                    Failure::Http(_) => Loss::Broken { reused: false },
+                    _ => Loss::NotTheirs,
+                };
+                let again = copy.filter(|_| loss == Loss::Late);
+                if !tries.lost(loss, again.is_some()) {
+                    record.upstream(backend, endpoint, None, tries.made());
+                    return Err(failure);
+                }
+                again
             }
-        }
+        };
     }
 }
 
@@ -206,8 +220,8 @@ fn copy(message: &Request<RequestBody>) -> Request<RequestBody> {
 }
 
 /// The message in the upstream's version.
-fn message(mut head: Parts, body: RequestBody, target: &Target<'_>, endpoint: Option<SocketAddr>) -> Request<RequestBody> {
-    let host = target.host.clone().or_else(|| HeaderValue::try_from(endpoint?.to_string()).ok());
+fn message(mut head: Parts, body: RequestBody, target: &Target<'_>, endpoint: SocketAddr) -> Request<RequestBody> {
+    let host = target.host.clone().or_else(|| HeaderValue::try_from(endpoint.to_string()).ok());
     head.extensions = http::Extensions::new();
     let http2 = target.backend.protocol() != Protocol::Http1;
     if http2 {
@@ -230,16 +244,6 @@ fn message(mut head: Parts, body: RequestBody, target: &Target<'_>, endpoint: Op
     Request::from_parts(head, body)
 }
 
-/// Nothing is left to write once an endpoint is known, but of a request without a host.
-fn address(message: &mut Request<RequestBody>, backend: &Backend, connection: &Connection) {
-    if backend.protocol() == Protocol::Http1
-        && !message.headers().contains_key(header::HOST)
-        && let Ok(host) = HeaderValue::try_from(connection.endpoint.to_string())
-    {
-        message.headers_mut().insert(header::HOST, host);
-    }
-}
-
 /// Says that a body of unknown length comes. Left to itself hyper takes it that GET, HEAD and CONNECT have none, and drops it.
 fn frame(message: &mut Request<RequestBody>, backend: &Backend) {
     let body = message.body();
@@ -259,16 +263,16 @@ async fn attempt(
     let idempotent = is_idempotent(message.method());
     match &mut connection.sender {
         Sender::Http1(Http1Sender { sender, state }) => {
-            state.limit_writes(target.timeouts.send);
+            state.limit_writes(target.policies.timeouts.send);
             let before = state.received();
             let state = state.clone();
             let sent = sender.try_send_request(message);
-            let result = within(sent, upload, target.timeouts.read, deadline).await;
+            let result = within(sent, upload, target.policies.timeouts.read, deadline).await;
             judge(result, upload, || state.received() > before, idempotent)
         }
         Sender::Http2 { sender, .. } => {
             let sent = sender.0.try_send_request(message);
-            let result = within(sent, upload, target.timeouts.read, deadline).await;
+            let result = within(sent, upload, target.policies.timeouts.read, deadline).await;
             // What came on other streams says nothing about this one; a stream that was refused says so by its message coming back.
             judge(result, upload, || true, idempotent)
         }

@@ -24,8 +24,6 @@ use crate::{
 /// Why an endpoint could not be connected.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
-    #[error("there are no endpoints")]
-    NoEndpoints,
     #[error(transparent)]
     Resolve(#[from] ResolveError),
     /// It is outside the cluster, and not allowed to routes.
@@ -49,7 +47,7 @@ pub(crate) enum ConnectError {
 impl ConnectError {
     pub(crate) fn reason(&self) -> ConnectFailure {
         match self {
-            Self::Resolve(_) | Self::NoEndpoints => ConnectFailure::Resolve,
+            Self::Resolve(_) => ConnectFailure::Resolve,
             Self::NotAllowed(_) => ConnectFailure::NotAllowed,
             Self::TlsSetup(_) | Self::Tls(..) => ConnectFailure::Tls,
             Self::Timeout(..) => ConnectFailure::Timeout,
@@ -83,7 +81,7 @@ impl ConnectError {
     pub(crate) fn concerns_endpoint(&self) -> bool {
         match self {
             Self::Timeout(..) | Self::Tcp(..) | Self::Tls(..) | Self::Http(..) | Self::NotAllowed(_) => true,
-            Self::NoEndpoints | Self::Resolve(_) | Self::TlsSetup(_) => false,
+            Self::Resolve(_) | Self::TlsSetup(_) => false,
             Self::Shared(error) => error.concerns_endpoint(),
         }
     }
@@ -100,29 +98,13 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    /// The endpoints of a backend, the one whose turn it is first.
-    pub(crate) async fn candidates(&self, backend: &Backend) -> Result<Vec<SocketAddr>, ConnectError> {
-        let mut all: Vec<SocketAddr> = match backend.source() {
-            Source::Service(set) => set.load().endpoints.iter().map(|endpoint| endpoint.address).collect(),
-            Source::Address { host, port } => {
-                let found: Arc<[IpAddr]> = self.resolver.resolve(host).await?;
-                found.iter().map(|address| SocketAddr::new(*address, *port)).collect()
-            }
-        };
-        if all.is_empty() {
-            return Err(ConnectError::NoEndpoints);
+    /// Sees to it that the backend has the endpoints that its name stands for now.
+    pub(crate) async fn refresh(&self, backend: &Backend) -> Result<(), ConnectError> {
+        if let Source::Address { host, port } = backend.source() {
+            let found: Arc<[IpAddr]> = self.resolver.resolve(host).await?;
+            backend.balance.resolved(&found, *port);
         }
-        let turn = backend.turn() % all.len();
-        // Addresses of one name come in the resolver's order of preference; only those of the first family take turns.
-        if let (Source::Address { .. }, Some(first)) = (backend.source(), all.first().copied()) {
-            let family = all.iter().take_while(|address| address.is_ipv6() == first.is_ipv6()).count();
-            if let Some(preferred) = all.get_mut(..family) {
-                preferred.rotate_left(turn % family.max(1));
-            }
-        } else {
-            all.rotate_left(turn);
-        }
-        Ok(all)
+        Ok(())
     }
 
     /// A new connection to an endpoint, TLS included, within the time.
@@ -149,7 +131,7 @@ impl Connector {
 
     async fn connect_unlimited(&self, backend: &Backend, endpoint: SocketAddr) -> Result<UpstreamStream, ConnectError> {
         let endpoint = match backend.source() {
-            Source::Service(_) => endpoint,
+            Source::Service => endpoint,
             Source::Address { .. } => {
                 let ours = self.ours.load();
                 self.external.check(endpoint, &ours).map_err(|refused| ConnectError::NotAllowed(refused.to_string().into()))?
