@@ -140,6 +140,8 @@ pub struct RetryOn {
     pub reset: bool,
     /// There was no response in time.
     pub timeout: bool,
+    /// What came is no response, or broke within its head.
+    pub unreadable: bool,
     /// The response has one of these statuses.
     pub statuses: Vec<u16>,
 }

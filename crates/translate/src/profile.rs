@@ -186,7 +186,7 @@ impl Defaults {
                 attempts: self.attempts,
                 per_try: None,
                 within: None,
-                on: RetryOn { connect_failure: true, reset: true, timeout: false, statuses: Vec::new() },
+                on: RetryOn { connect_failure: true, reset: true, timeout: false, unreadable: false, statuses: Vec::new() },
                 non_idempotent: false,
             },
         }

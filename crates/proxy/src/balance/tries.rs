@@ -38,6 +38,8 @@ pub(crate) enum BeginError {
 pub(crate) enum Loss {
     /// It broke. `reused`: it had carried a request before, and its endpoint may have closed it in the meantime.
     Broken { reused: bool },
+    /// What came is no response.
+    Unreadable,
     /// It did not come in time.
     Late,
     /// Nothing to do with the endpoint.
@@ -165,6 +167,10 @@ impl<'a> Tries<'a> {
             Loss::Broken { reused: false } => {
                 self.blame(false);
                 self.retries.on.reset && self.has_tries()
+            }
+            Loss::Unreadable => {
+                self.blame(false);
+                self.retries.on.unreadable && self.has_tries()
             }
             Loss::Late => {
                 self.blame(false);

@@ -191,10 +191,10 @@ pub(super) async fn send(
             Attempt::Failed(failure) => {
                 let loss = match failure {
                     Failure::ResponseTimeout => Loss::Late,
-                    Failure::Http(_) => Loss::Broken { reused: false },
+                    Failure::Http(_) => Loss::Unreadable,
                     _ => Loss::NotTheirs,
                 };
-                let again = copy.filter(|_| loss == Loss::Late);
+                let again = copy.filter(|_| loss != Loss::NotTheirs);
                 if !tries.lost(loss, again.is_some()) {
                     record.upstream(backend, endpoint, None, tries.made());
                     return Err(failure);

@@ -72,7 +72,7 @@ pub fn route(path: &str, backend: SocketAddr) -> Route {
                 attempts: None,
                 per_try: None,
                 within: None,
-                on: RetryOn { connect_failure: true, reset: true, timeout: false, statuses: Vec::new() },
+                on: RetryOn { connect_failure: true, reset: true, timeout: false, unreadable: false, statuses: Vec::new() },
                 non_idempotent: false,
             },
         },
