@@ -7,6 +7,7 @@ use penstock_model::{AddressRules, units};
 use penstock_routing::RequestPath;
 
 use crate::{
+    balance,
     client_address::{ClientInfo, Scheme},
     error_page,
     head::{Entrance, Headers, PublicPorts, RequestHead},
@@ -91,6 +92,8 @@ impl CompiledRoute {
                 if forward.choose(None).is_none() {
                     stages.push(("answer", "503: the backend of this route has no endpoints".to_owned()));
                 }
+                let balance::Description { choice, retries } = balance::describe(policies);
+                stages.extend([("balancing", choice), ("retries", retries)]);
                 let time = |limit: Option<Duration>| limit.map_or("off".to_owned(), units::format_duration);
                 let timeouts = &policies.timeouts;
                 stages.push((

@@ -213,6 +213,41 @@ async fn a_client_keeps_its_endpoint_by_a_cookie_that_tells_nothing() {
 }
 
 #[tokio::test]
+async fn a_cookie_outlasts_the_failures_of_its_endpoint_unless_it_is_to_change() {
+    let moody = Scripted::start("moody", 200).await;
+    let addresses = [moody.address, saying("one").await, saying("two").await];
+    for mode in [AffinityMode::Persistent, AffinityMode::Balanced] {
+        let mut made = to_web("/");
+        made.policies.balancing.affinity = affinity(mode).map(|made| Affinity { change_on_failure: false, ..made });
+        made.policies.balancing.ejection = ejection(LONG);
+        moody.status.store(200, SeqCst);
+        let proxy = serving(made.clone(), &addresses);
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let cookie = loop {
+            assert!(tokio::time::Instant::now() < deadline, "no client came to the first endpoint");
+            match ask(&proxy, "").await {
+                (Some(cookie), body) if body == "moody" => break cookie,
+                _ => {}
+            }
+        };
+        let field = format!("Cookie: {}\r\n", cookie.split(';').next().unwrap());
+        let request = format!("GET / HTTP/1.1\r\nHost: a.test\r\n{field}\r\n");
+        moody.status.store(503, SeqCst);
+        for _ in 0..3 {
+            assert_eq!(status(&proxy, &request).await, 503, "{mode:?}: the client stays");
+        }
+        made.policies.balancing.affinity = affinity(mode);
+        proxy.plane.publish(&model(vec![made]), &web(&addresses));
+        let (cookie, home) = ask(&proxy, &field).await;
+        assert_ne!(home, "moody");
+        let field = format!("Cookie: {}\r\n", cookie.expect("another cookie").split(';').next().unwrap());
+        for _ in 0..3 {
+            assert_eq!(ask(&proxy, &field).await, (None, home.clone()), "{mode:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_cookie_of_ingress_nginx_is_a_key_like_any_other() {
     let addresses = [saying("one").await, saying("two").await, saying("three").await];
     let mut made = to_web("/");

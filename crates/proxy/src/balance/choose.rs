@@ -110,7 +110,7 @@ impl<'e> Field<'e> {
 
     /// The endpoint at a place, or one after it if that one is new and the lot is against it.
     fn in_turn(&self, turn: usize, slow_start: Option<Duration>, random: u64) -> Option<&'e Arc<Endpoint>> {
-        // By 2^32, so that no turn leaps where the count wraps around.
+        // So small that nothing that is added to it overflows.
         let turn = turn & u32::MAX as usize;
         let given = self.at(turn)?;
         let Some(window) = slow_start else { return Some(given) };
@@ -120,7 +120,7 @@ impl<'e> Field<'e> {
             warmth >= 1.0 || lot(step) < warmth.max(COLDEST)
         };
         // Mostly the first. If all are new, the one whose turn it is.
-        let found = (0..self.open).find_map(|step| self.at(turn + step).filter(|endpoint| warm(endpoint, step)));
+        let found = (0..self.open).find_map(|step| self.at(turn.wrapping_add(step)).filter(|endpoint| warm(endpoint, step)));
         found.or(Some(given))
     }
 

@@ -52,7 +52,7 @@ impl Wish {
             (AffinityMode::Balanced, Some(Kept::Key(key))) => {
                 let leads_there = state.leads(*key).is_some_and(|home| home == endpoint);
                 match &self.fresh {
-                    Some(fresh) if leads_there || !affinity.change_on_failure => fresh.clone(),
+                    Some(fresh) if leads_there => fresh.clone(),
                     None if leads_there || !affinity.change_on_failure => return None,
                     _ => state.key_for(endpoint, key_of)?.into(),
                 }

@@ -127,6 +127,13 @@ impl Endpoint {
         self.latency.store(u64::from(now as u32) << 32 | u64::from(value as u32).max(1), Relaxed);
     }
 
+    /// It did not answer for so long, and now nobody waits any more. What hangs must not look idle.
+    fn waited(&self, now: u64, span: Duration) {
+        if self.latency(now).is_none_or(|latency| span.as_micros() as f32 > latency) {
+            self.measure(now, span);
+        }
+    }
+
     /// It answered, and so after this.
     fn answered(&self, now: u64, after: Duration) {
         self.measure(now, after);
@@ -224,6 +231,10 @@ impl Flight {
     /// Whether by it is seen if an endpoint that was passed over is well again.
     pub(super) fn is_probe(&self) -> bool {
         self.probe
+    }
+
+    pub(super) fn waited(&self, now: u64, span: Duration) {
+        self.endpoint.waited(now, span);
     }
 
     pub(super) fn answered(&self, now: u64, after: Duration) {
@@ -332,6 +343,16 @@ mod tests {
         endpoint.answered(1_000, Duration::from_millis(10));
         endpoint.failed(1_000, &RULE, false, false);
         assert!(endpoint.latency(1_000).unwrap() > 500_000.0);
+    }
+
+    #[test]
+    fn an_endpoint_that_hangs_does_not_look_fast() {
+        let endpoint = endpoint();
+        endpoint.answered(1_000, Duration::from_millis(10));
+        endpoint.waited(1_000, Duration::from_millis(5));
+        assert_eq!(endpoint.latency(1_000), Some(10_000.0), "it was not late yet");
+        endpoint.waited(1_000, Duration::from_millis(30));
+        assert_eq!(endpoint.latency(1_000), Some(20_000.0));
     }
 
     #[test]

@@ -10,12 +10,14 @@
 
 mod choose;
 mod cookie;
+mod describe;
 mod endpoint;
 mod places;
 mod state;
 mod tries;
 mod wish;
 
+pub(crate) use describe::{Description, describe};
 pub(crate) use endpoint::Flight;
 pub(crate) use state::State;
 pub(crate) use tries::{BeginError, Loss, Tries};

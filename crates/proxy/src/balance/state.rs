@@ -16,6 +16,7 @@ use super::{
     Wish,
     choose::{Draw, Field},
     endpoint::{Endpoint, Flight, PROBE_MILLIS, opaque},
+    mix,
     places::Places,
     random,
     wish::Kept,
@@ -100,16 +101,19 @@ impl State {
         now: u64,
     ) -> Option<Flight> {
         let members: Guard<Arc<Members>> = self.members.load();
-        let draw = Draw { turn: self.turn.fetch_add(1, Relaxed), random: random() };
+        let random = random();
+        // Only the first choice of a request takes a turn: or with two endpoints, one of which fails, it would always be the turn of that one.
+        let turn = if tried.is_empty() { self.turn.fetch_add(1, Relaxed) } else { mix(random) as usize };
+        let draw = Draw { turn, random };
         let ejection = balancing.ejection.as_ref();
         let may_be_out = self.out_until.load(Relaxed) > now;
         let (preferred, others) = members.endpoints.split_at_checked(members.preferred).unwrap_or((&members.endpoints, &[]));
         let within = |endpoints| {
             let field = Field::new(endpoints, now, ejection, may_be_out, tried);
             let sticky = || {
-                // A cookie that is to outlast failures holds whatever its endpoint does.
+                // A cookie that is to outlast failures holds whatever its endpoint does; one that is made now leads to an endpoint that is well.
                 let all = Field::new(endpoints, now, None, false, tried);
-                let field = if wish.changes_on_failure(balancing) { field } else { all };
+                let field = if wish.changes_on_failure(balancing) || wish.fresh.is_some() { field } else { all };
                 match wish.kept.as_ref()? {
                     Kept::Name(name) => field.by_name(backend, name),
                     Kept::Key(key) => field.by_key(*key, None),

@@ -63,6 +63,8 @@ pub(crate) struct Tries<'a> {
     sent: u32,
     /// The same endpoint again, over a new connection.
     stay: bool,
+    /// Since when a response is waited for.
+    waiting: Option<Instant>,
 }
 
 impl<'a> Tries<'a> {
@@ -104,6 +106,7 @@ impl<'a> Tries<'a> {
             made: 0,
             sent: 0,
             stay: false,
+            waiting: None,
         })
     }
 
@@ -155,11 +158,13 @@ impl<'a> Tries<'a> {
     pub(crate) fn sends(&mut self, idempotent: bool) -> bool {
         self.made += 1;
         self.sent += 1;
+        self.waiting = Some(Instant::now());
         (idempotent || self.retries.non_idempotent) && (self.sent < SENT_AT_MOST || self.has_tries())
     }
 
     /// There is no response. Whether to send again, if that is safe.
     pub(crate) fn lost(&mut self, loss: Loss, can_be_repeated: bool) -> bool {
+        self.waiting = None;
         let wanted = match loss {
             Loss::NotTheirs => return false,
             // Closed while it was idle: no fault, and no more than a try that nobody counts. Whoever wants no other endpoint gets this one.
@@ -182,6 +187,7 @@ impl<'a> Tries<'a> {
 
     /// There is a response, so long after the request. Whether to send again nevertheless, if that is safe.
     pub(crate) fn answered(&mut self, status: u16, after: Duration, can_be_repeated: bool) -> bool {
+        self.waiting = None;
         if FAILING.contains(&status) {
             self.blame(false);
         } else if let Some(flight) = &self.flight {
@@ -192,9 +198,9 @@ impl<'a> Tries<'a> {
     }
 
     /// What counts the request at its endpoint, to be held until it is over.
-    pub(crate) fn finish(self) -> Option<Flight> {
-        let mut flight = self.flight?;
-        flight.place = self.place;
+    pub(crate) fn finish(mut self) -> Option<Flight> {
+        let mut flight = self.flight.take()?;
+        flight.place = self.place.take();
         Some(flight)
     }
 
@@ -228,6 +234,15 @@ impl<'a> Tries<'a> {
             self.metrics.upstream_ejections.inc();
             let millis = until.saturating_sub(now);
             tracing::debug!(backend = %self.backend.name(), endpoint = %flight.endpoint().address(), millis, "an endpoint is passed over");
+        }
+    }
+}
+
+impl Drop for Tries<'_> {
+    /// The client went while it waited.
+    fn drop(&mut self) {
+        if let (Some(since), Some(flight)) = (self.waiting, &self.flight) {
+            flight.waited(clock::exact(), since.elapsed());
         }
     }
 }

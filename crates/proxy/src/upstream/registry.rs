@@ -105,6 +105,7 @@ impl Registry {
         if let Origin::Service(port) = &key.origin {
             let service = known.services.entry(port.clone()).or_default();
             backend.set(&service.endpoints);
+            service.backends.retain(|backend| backend.strong_count() > 0);
             service.backends.push(Arc::downgrade(&backend));
         }
         known.backends.insert(key.clone(), backend.clone());
