@@ -210,3 +210,14 @@ pub fn profiles_reference() -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_take_turns_for_ingress_nginx_and_are_weighed_natively() {
+        assert_eq!(NATIVE.policies().balancing.method, Method::LeastLoaded);
+        assert_eq!(INGRESS_NGINX.policies().balancing.method, Method::RoundRobin);
+    }
+}

@@ -1,6 +1,8 @@
 //! Balancing in words, for `penstock explain`.
 
-use penstock_model::{Affinity, AffinityMode, Hash, HashPart, Method, Policies, Retries, units::format_duration};
+use std::fmt::Write;
+
+use penstock_model::{Affinity, AffinityMode, Balancing, Hash, HashPart, Method, Policies, Retries, units::format_duration};
 
 /// What a route's policies mean.
 #[derive(Debug, PartialEq, Eq)]
@@ -10,7 +12,10 @@ pub(crate) struct Description {
 }
 
 pub(crate) fn describe(policies: &Policies) -> Description {
-    let balancing = &policies.balancing;
+    Description { choice: choice(&policies.balancing), retries: again(&policies.retries) }
+}
+
+fn choice(balancing: &Balancing) -> String {
     let mut choice = match &balancing.method {
         Method::LeastLoaded => "the less loaded and faster of two".to_owned(),
         Method::RoundRobin => "in turns".to_owned(),
@@ -23,14 +28,14 @@ pub(crate) fn describe(policies: &Policies) -> Description {
     match &balancing.ejection {
         Some(rule) => {
             let time = format_duration(rule.time);
-            choice += &format!("; passed over after {} failures, for {time} and more", rule.failures);
+            let _ = write!(choice, "; passed over after {} failures, for {time} and more", rule.failures);
         }
         None => choice += "; never passed over",
     }
     if let Some(most) = balancing.limits.requests {
-        choice += &format!("; at most {most} requests at once, {} more wait", balancing.limits.pending);
+        let _ = write!(choice, "; at most {most} requests at once, {} more wait", balancing.limits.pending);
     }
-    Description { choice, retries: again(&policies.retries) }
+    choice
 }
 
 fn hashed(hash: &Hash) -> String {
@@ -61,4 +66,47 @@ fn again(retries: &Retries) -> String {
     }
     let most = retries.attempts.map(|most| format!(", {most} tries at most")).unwrap_or_default();
     format!("after {}{most}", after.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use penstock_model::{AffinityCookie, BackendLimits, Ejection, RetryOn};
+
+    use super::*;
+
+    #[test]
+    fn what_a_route_wants_is_said_in_words() {
+        let key = vec![HashPart::Header("x-user".into()), HashPart::Text("-".into()), HashPart::Target];
+        let cookie = AffinityCookie {
+            name: "sid".into(),
+            path: "/".into(),
+            domain: None,
+            secure: false,
+            same_site: None,
+            max_age: None,
+            expires: None,
+        };
+        let balancing = Balancing {
+            method: Method::Hash(Hash { key, load_factor: None }),
+            affinity: Some(Affinity { mode: AffinityMode::Persistent, cookie, change_on_failure: true }),
+            slow_start: None,
+            ejection: Some(Ejection {
+                failures: 3,
+                time: Duration::from_secs(2),
+                longest: Duration::from_secs(30),
+                panic_percent: 50,
+            }),
+            limits: BackendLimits { requests: Some(5), pending: 2 },
+        };
+        let said = "cookie sid (names the endpoint), else by a hash of header x-user, \"-\", path and query; passed over after 3 failures, for 2s \
+                    and more; at most 5 requests at once, 2 more wait";
+        assert_eq!(choice(&balancing), said);
+        let on = RetryOn { connect_failure: true, statuses: vec![503], ..RetryOn::default() };
+        let mut retries = Retries { attempts: Some(3), per_try: None, within: None, on, non_idempotent: false };
+        assert_eq!(again(&retries), "after no connection, 503, 3 tries at most");
+        retries.attempts = Some(1);
+        assert_eq!(again(&retries), "none");
+    }
 }

@@ -28,7 +28,7 @@ pub(super) struct Place(Arc<Places>);
 impl Places {
     /// A place, at once or after waiting for one. None: too many wait already, or it took too long.
     pub(super) async fn take(self: &Arc<Self>, limits: BackendLimits, patience: Duration) -> Option<Place> {
-        let Some(most) = limits.requests else { return None };
+        let most = limits.requests?;
         if let Some(place) = self.try_take(most) {
             return Some(place);
         }

@@ -113,7 +113,8 @@ impl State {
             let sticky = || {
                 // A cookie that is to outlast failures holds whatever its endpoint does; one that is made now leads to an endpoint that is well.
                 let all = Field::new(endpoints, now, None, false, tried);
-                let field = if wish.changes_on_failure(balancing) || wish.fresh.is_some() { field } else { all };
+                let changes = balancing.affinity.as_ref().is_some_and(|affinity| affinity.change_on_failure);
+                let field = if changes || wish.fresh.is_some() { field } else { all };
                 match wish.kept.as_ref()? {
                     Kept::Name(name) => field.by_name(backend, name),
                     Kept::Key(key) => field.by_key(*key, None),

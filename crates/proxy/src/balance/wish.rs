@@ -58,10 +58,6 @@ impl Wish {
     pub(crate) fn backend(&self) -> Option<&str> {
         self.tag.as_deref()
     }
-
-    pub(super) fn changes_on_failure(&self, balancing: &Balancing) -> bool {
-        balancing.affinity.as_ref().is_some_and(|affinity| affinity.change_on_failure)
-    }
 }
 
 /// What the value of a cookie is hashed to.
