@@ -107,15 +107,23 @@ impl State {
         let draw = Draw { turn, random };
         let ejection = balancing.ejection.as_ref();
         let may_be_out = self.out_until.load(Relaxed) > now;
-        let (preferred, others) = members.endpoints.split_at_checked(members.preferred).unwrap_or((&members.endpoints, &[]));
+        let (mut first, mut then) = members.endpoints.split_at_checked(members.preferred).unwrap_or((&members.endpoints, &[]));
+        // A family that cannot be reached is not tried first by every request.
+        if may_be_out
+            && ejection.is_some()
+            && first.iter().all(|endpoint| endpoint.is_out(now))
+            && then.iter().any(|endpoint| !endpoint.is_out(now))
+        {
+            (first, then) = (then, first);
+        }
         let within = |endpoints| {
             let field = Field::new(endpoints, now, ejection, may_be_out, tried);
             let sticky = || {
+                let kept = wish.kept.as_ref()?;
                 // A cookie that is to outlast failures holds whatever its endpoint does; one that is made now leads to an endpoint that is well.
-                let all = Field::new(endpoints, now, None, false, tried);
                 let changes = balancing.affinity.as_ref().is_some_and(|affinity| affinity.change_on_failure);
-                let field = if changes || wish.fresh.is_some() { field } else { all };
-                match wish.kept.as_ref()? {
+                let field = if changes || wish.fresh.is_some() { field } else { Field::new(endpoints, now, None, false, tried) };
+                match kept {
                     Kept::Name(name) => field.by_name(backend, name),
                     Kept::Key(key) => field.by_key(*key, None),
                 }
@@ -127,7 +135,7 @@ impl State {
             let found = sticky().or_else(hashed);
             found.or_else(|| field.by_method(&balancing.method, balancing.slow_start, draw))
         };
-        let endpoint = within(preferred).or_else(|| within(others))?;
+        let endpoint = within(first).or_else(|| within(then))?;
         let flight = Flight::begin(endpoint, now, ejection.is_some());
         if flight.is_probe() {
             self.out(now + PROBE_MILLIS);
@@ -235,12 +243,25 @@ mod tests {
         while let Some(flight) = state.choose("b", &balancing, &Wish::default(), &tried, 1) {
             tried.push(flight.endpoint().address());
         }
-        let mut families: Vec<bool> = tried.iter().map(SocketAddr::is_ipv6).collect();
+        let families: Vec<bool> = tried.iter().map(SocketAddr::is_ipv6).collect();
         assert_eq!(families, [false, false, true]);
         let before = state.members.load_full();
         state.resolved(&found, 80);
         assert!(Arc::ptr_eq(&before, &state.members.load()), "the same answer changes nothing");
-        families.clear();
+    }
+
+    #[test]
+    fn a_family_that_cannot_be_reached_is_not_tried_first() {
+        let state = State::default();
+        state.resolved(&["2001:db8::1".parse().unwrap(), "192.0.2.1".parse().unwrap()], 80);
+        let balancing = balancing(Method::LeastLoaded);
+        let choose = |now| state.choose("b", &balancing, &Wish::default(), &[], now).unwrap();
+        let failed = choose(1_000);
+        assert!(failed.endpoint().address().is_ipv6());
+        state.out(failed.failed(1_000, balancing.ejection.as_ref().unwrap(), true).unwrap());
+        assert!((0..5).all(|_| choose(1_001).endpoint().address().is_ipv4()));
+        assert!(choose(3_000).endpoint().address().is_ipv6(), "when its time is over one request looks");
+        assert!(choose(3_001).endpoint().address().is_ipv4(), "and no other until that is answered");
     }
 
     #[test]
