@@ -6,6 +6,8 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
+#[allow(unreachable_pub, reason = "as below")]
+mod balancing;
 mod crd;
 #[allow(
     unreachable_pub,
@@ -15,6 +17,7 @@ mod crd;
 mod proxy_route;
 mod reference;
 
+pub use balancing::*;
 pub use crd::{crds, crds_yaml, prune};
 pub use proxy_route::*;
 pub use reference::reference;

@@ -7,6 +7,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::balancing::{RouteLoadBalancing, RouteRetries};
+
 /// Routes of one or more hosts to Services, or to addresses outside the cluster.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
@@ -115,6 +117,12 @@ pub struct RouteRule {
     /// Time limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<RouteTimeouts>,
+    /// When a request is sent again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<RouteRetries>,
+    /// How an endpoint is chosen among those of a backend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_balancing: Option<RouteLoadBalancing>,
     /// WebSockets and other upgrades.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub websocket: Option<RouteWebSocket>,
@@ -444,7 +452,7 @@ pub struct RouteWebSocket {
     pub idle_timeout: Option<String>,
 }
 
-fn duration(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+pub(crate) fn duration(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "string", "minLength": 2, "maxLength": 32, "pattern": "^([0-9]{1,9}(h|m|s|ms)){1,4}$"
     })

@@ -9,6 +9,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 mod backend;
+mod balancing;
 mod certificate;
 mod host;
 pub mod pattern;
@@ -18,6 +19,9 @@ mod touched;
 pub mod units;
 
 pub use backend::{Backend, BackendKey, Endpoint, EndpointSet, Origin, Protocol, ServicePort, UpstreamTls, Verify};
+pub use balancing::{
+    Affinity, AffinityCookie, AffinityMode, BackendLimits, Balancing, Ejection, Hash, HashPart, Method, Retries, RetryOn,
+};
 pub use certificate::{CertificateSource, Fingerprint, KeyPair};
 pub use host::{Host, HostPattern, HostTls, TlsVersion, WildcardDepth};
 pub use policy::{AddressRules, Forwarding, HeaderEdits, HttpsRedirect, HttpsRedirectWhen, Policies, Timeouts, WebSocketPolicy};

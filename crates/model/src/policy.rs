@@ -1,13 +1,14 @@
 //! Policies: what a route does to the requests that meet it, besides sending them somewhere.
 //!
-//! The data plane runs them in a fixed order of stages: HTTPS redirect, address rules, body limit, header edits, timeouts.
+//! The data plane runs them in a fixed order of stages: HTTPS redirect, address rules, body limit, header edits,
+//! balancing, timeouts and retries.
 
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::units::serialize;
+use crate::{Balancing, Retries, units::serialize};
 
 /// The policies of one route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -21,6 +22,8 @@ pub struct Policies {
     pub request_headers: HeaderEdits,
     pub response_headers: HeaderEdits,
     pub forwarding: Forwarding,
+    pub balancing: Balancing,
+    pub retries: Retries,
 }
 
 /// A redirect of plain requests to `https://`. Paths below `/.well-known/acme-challenge/` are never redirected.

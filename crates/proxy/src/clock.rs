@@ -33,6 +33,11 @@ pub(crate) fn now() -> u64 {
     NOW.get()
 }
 
+/// The true time in the clock's unit, on any thread. Some 25 ns: for what happens once a request, and not once a byte.
+pub(crate) fn exact() -> u64 {
+    millis(start().elapsed())
+}
+
 /// A span in the clock's unit.
 pub(crate) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)

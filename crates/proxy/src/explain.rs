@@ -8,6 +8,7 @@ use penstock_model::{AddressRules, units};
 use penstock_routing::RequestPath;
 
 use crate::{
+    balance,
     client_address::{ClientInfo, Scheme},
     error_page,
     head::{Entrance, PublicPorts, RequestHead},
@@ -80,9 +81,11 @@ impl CompiledRoute {
                     let none = if backend.has_endpoints() { "" } else { ", has no endpoints" };
                     stages.push(("backend", format!("{} (weight {weight}{none})", backend.name())));
                 }
-                if forward.choose().is_none() {
+                if forward.choose(None).is_none() {
                     stages.push(("answer", "503: the backend of this route has no endpoints".to_owned()));
                 }
+                let balance::Description { choice, retries } = balance::describe(policies);
+                stages.extend([("balancing", choice), ("retries", retries)]);
                 let time = |limit: Option<Duration>| limit.map_or("off".to_owned(), units::format_duration);
                 let timeouts = &policies.timeouts;
                 stages.push((

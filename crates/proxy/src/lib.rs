@@ -5,11 +5,12 @@
 //! outlives tables. A request, once matched, holds its route and never the table; a tunnel holds neither.
 //!
 //! Where things stand: `route` is a compiled route and the order of its stages, `policy` the stages themselves, `engine` HTTP on
-//! both sides, `upstream` the way to endpoints, `tunnel` what follows an upgrade, `worker` the thread that all of it runs on.
+//! both sides, `balance` which endpoint a request goes to, `upstream` the way there, `tunnel` what follows an upgrade, `worker` the thread that all of it runs on.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 mod access_log;
+mod balance;
 mod client_address;
 mod clock;
 mod control;

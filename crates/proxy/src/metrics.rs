@@ -147,6 +147,8 @@ reasons! {
         WriteTime = "write_time",
         /// Time that a backend had for its response.
         ResponseTime = "response_time",
+        /// Requests that a route lets a backend have at once, and those that wait.
+        BackendRequests = "backend_requests",
     }
 }
 
@@ -410,6 +412,7 @@ pub struct Metrics {
     pub upstream_connects: Counter,
     pub upstream_connect_failures: By<ConnectFailure>,
     pub upstream_retries: Counter,
+    pub upstream_ejections: Counter,
     pub limits: By<LimitHit>,
     pub access_log_dropped: Counter,
     pub panics: Counter,
@@ -455,6 +458,7 @@ impl Metrics {
             upstream_connects: add(&mut registry, "upstream_connects", "Connections to endpoints made"),
             upstream_connect_failures: add(&mut registry, "upstream_connect_failures", "Connections to endpoints that failed"),
             upstream_retries: add(&mut registry, "upstream_retries", "Requests sent to an endpoint again"),
+            upstream_ejections: add(&mut registry, "upstream_ejections", "Endpoints passed over for a while because they failed"),
             limits: add(&mut registry, "limits_hit", "Limits that clients or backends met"),
             access_log_dropped: add(&mut registry, "access_log_dropped", "Lines of the access log that nobody took in time"),
             panics: add(&mut registry, "panics", "Errors in the program that ended one connection"),

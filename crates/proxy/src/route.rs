@@ -112,9 +112,18 @@ impl CompiledForward {
 
     /// The backend whose turn it is, in proportion to weight; another one if that has no endpoint now. None: no backend has any, or it is the
     /// turn of one that does not exist, whose share is nobody else's (Gateway API, `HTTPRouteRule.backendRefs`).
-    pub(crate) fn choose(&self) -> Option<&Arc<Backend>> {
+    ///
+    /// `kept`: how the backend calls itself that a client is to be brought back to.
+    pub(crate) fn choose(&self, kept: Option<&str>) -> Option<&Arc<Backend>> {
         if let [(only, _)] = &*self.backends {
             return only.has_endpoints().then_some(only);
+        }
+        if let Some(kept) = kept {
+            let mut backends = self.backends.iter().map(|(backend, _)| backend);
+            let found = backends.find(|backend| backend.has_endpoints() && backend.balance.tag(backend.name()) == kept);
+            if found.is_some() {
+                return found;
+            }
         }
         // Multiples of the golden ratio spread evenly whatever the weights, and need no state but a count.
         let turn = self.turn.fetch_add(1, Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;

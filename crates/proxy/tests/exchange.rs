@@ -12,8 +12,8 @@ use std::{
 };
 
 use penstock_model::{
-    Action, Backend, BackendKey, Endpoint, EndpointSet, Forwarding, HttpsRedirect, HttpsRedirectWhen, Model, Origin, Protocol,
-    Redirect, RedirectTarget, Respond, Route, ServicePort, WeightedBackend,
+    Action, Backend, BackendKey, Endpoint, EndpointSet, Forwarding, HttpsRedirect, HttpsRedirectWhen, Method, Model, Origin,
+    Protocol, Redirect, RedirectTarget, Respond, Route, ServicePort, WeightedBackend,
 };
 use penstock_proxy::{DataPlane, Options};
 use support::{
@@ -50,7 +50,9 @@ async fn sequential_requests_on_fresh_connections_reach_all_endpoints() {
         addresses.push(saying(text).await);
     }
     let proxy = start(&Arc::new(Model::default()));
-    proxy.plane.publish(&model(vec![to_service("/", "web")]), &endpoints("web", &addresses));
+    let mut in_turns = to_service("/", "web");
+    in_turns.policies.balancing.method = Method::RoundRobin;
+    proxy.plane.publish(&model(vec![in_turns]), &endpoints("web", &addresses));
     let mut seen = HashSet::new();
     for _ in 0..20 {
         seen.insert(get(&proxy, GET).await.1);

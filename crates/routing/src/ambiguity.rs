@@ -121,6 +121,8 @@ fn guards(policies: &Policies) -> &AddressRules {
         request_headers: _,
         response_headers: _,
         forwarding: _,
+        balancing: _,
+        retries: _,
     } = policies;
     addresses
 }

@@ -1,6 +1,7 @@
 //! What an Ingress says (`networking.k8s.io/v1`), in either profile.
 
 mod asked;
+mod balancing;
 mod tls;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -336,12 +337,28 @@ impl Reader<'_, '_> {
     }
 
     fn route(&self, rule: &str, path: PathMatch, action: Action) -> Route {
-        Route {
-            object: self.object.clone(),
-            rule: rule.into(),
-            matches: self.any(path),
-            action,
-            policies: self.asked.policies.clone(),
+        let mut policies = self.asked.policies.clone();
+        if let (Some(affinity), true) = (&mut policies.balancing.affinity, self.asked.cookie_by_path) {
+            affinity.cookie.path = self.cookie_path(&path);
+        }
+        Route { object: self.object.clone(), rule: rule.into(), matches: self.any(path), action, policies }
+    }
+
+    /// The path for cookies that are for the paths that this matches.
+    fn cookie_path(&self, path: &PathMatch) -> Box<str> {
+        let pattern = self.asked.use_regex || self.asked.rewrite_target.is_some();
+        // What would end the attribute cannot stand in it.
+        let fits = |path: &str| path.bytes().all(|byte| (b'!'..=b'~').contains(&byte) && byte != b';');
+        match path {
+            PathMatch::Exact(path) if fits(path) => path.clone(),
+            PathMatch::Prefix(path) if fits(path) && !(self.nginx && pattern) => path.clone(),
+            PathMatch::Exact(_) => "/".into(),
+            // What begins with this folder is all that clients can be told of a pattern.
+            PathMatch::Prefix(text) | PathMatch::Regex { pattern: text, .. } | PathMatch::Location { written: text, .. } => {
+                let start = pattern::literal_start(text);
+                let folder = start.rsplit_once('/').map_or("", |(folder, _)| folder);
+                if folder.is_empty() || !fits(folder) { "/".into() } else { folder.into() }
+            }
         }
     }
 

@@ -5,8 +5,8 @@
 use std::{fmt::Write, time::Duration};
 
 use penstock_model::{
-    AddressRules, Forwarding, HeaderEdits, HttpsRedirect, HttpsRedirectWhen, PathForm, PathRewrite, Policies, Timeouts,
-    WebSocketPolicy,
+    AddressRules, BackendLimits, Balancing, Ejection, Forwarding, HeaderEdits, HttpsRedirect, HttpsRedirectWhen, Method, PathForm,
+    PathRewrite, Policies, Retries, RetryOn, Timeouts, WebSocketPolicy,
 };
 
 use crate::Profile;
@@ -20,6 +20,19 @@ const BETWEEN_BYTES: Duration = Duration::from_mins(1);
 /// Permanent, and the method is kept: the default of ingress-nginx (`http-redirect-code`), and ours.
 pub(crate) const HTTPS_REDIRECT_CODE: u16 = 308;
 
+/// What warms up (connections to databases, compilers at run time) is mostly warm by then, and a rollout is not slowed down.
+pub(crate) const SLOW_START: Duration = Duration::from_secs(10);
+/// One failure is chance, and two may be; with more, each request that is spared is a gain.
+const FAILURES: u32 = 3;
+/// Short, since most failures are: a restart, a rollout. The kubelet takes some seconds to notice, too.
+const EJECTION: Duration = Duration::from_secs(2);
+/// An endpoint that is back is used again after this at the latest.
+const LONGEST_EJECTION: Duration = Duration::from_secs(30);
+/// If most of them fail, it is not them: the others would not bear their load, either.
+const PANIC_PERCENT: u8 = 50;
+/// `proxy-next-upstream-tries` of ingress-nginx.
+const TRIES: u32 = 3;
+
 /// A column of the table.
 #[derive(Debug)]
 pub(crate) struct Defaults {
@@ -29,6 +42,11 @@ pub(crate) struct Defaults {
     pub(crate) https_after_redirects: bool,
     pub(crate) max_body_size: Option<u64>,
     pub(crate) forwarding: Forwarding,
+    /// `load-balance`
+    pub(crate) method: Method,
+    pub(crate) slow_start: Option<Duration>,
+    /// `proxy-next-upstream-tries`
+    pub(crate) attempts: Option<u32>,
     pub(crate) path_form: PathForm,
     pub(crate) path: PathRewrite,
     /// ExternalName Services need `--allow-external-backends`.
@@ -51,6 +69,9 @@ pub(crate) static NATIVE: Defaults = Defaults {
     https_after_redirects: false,
     max_body_size: None,
     forwarding: Forwarding::Native,
+    method: Method::LeastLoaded,
+    slow_start: Some(SLOW_START),
+    attempts: None,
     path_form: PathForm::Normalised,
     path: PathRewrite::Normalised,
     external_names_need_leave: true,
@@ -67,6 +88,9 @@ pub(crate) static INGRESS_NGINX: Defaults = Defaults {
     https_after_redirects: true,
     max_body_size: Some(1 << 20),
     forwarding: Forwarding::IngressNginx,
+    method: Method::RoundRobin,
+    slow_start: None,
+    attempts: Some(TRIES),
     path_form: PathForm::Decoded,
     path: PathRewrite::AsReceived,
     external_names_need_leave: false,
@@ -92,6 +116,8 @@ static DIFFERENCES: &[[&str; 3]] = &[
         "`X-Forwarded-For` is the trusted chain, extended",
         "`X-Forwarded-For` is the client's address alone; `X-Scheme` and its kin besides; headers with `_` in their name are dropped; HSTS on TLS; no `Server` of the backend",
     ],
+    ["Choice of an endpoint", "the less loaded and faster of two", "round robin (`load-balance`)"],
+    ["An endpoint that is new", "gets its share within 10 s", "gets its share at once"],
     [
         "Form of the path that is matched",
         "dot segments resolved, unreserved characters decoded; `%2F` and `//` kept",
@@ -144,6 +170,25 @@ impl Defaults {
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),
             forwarding: self.forwarding,
+            balancing: Balancing {
+                method: self.method.clone(),
+                affinity: None,
+                slow_start: self.slow_start,
+                ejection: Some(Ejection {
+                    failures: FAILURES,
+                    time: EJECTION,
+                    longest: LONGEST_EJECTION,
+                    panic_percent: PANIC_PERCENT,
+                }),
+                limits: BackendLimits::default(),
+            },
+            retries: Retries {
+                attempts: self.attempts,
+                per_try: None,
+                within: None,
+                on: RetryOn { connect_failure: true, reset: true, timeout: false, unreadable: false, statuses: Vec::new() },
+                non_idempotent: false,
+            },
         }
     }
 
@@ -164,4 +209,15 @@ pub fn profiles_reference() -> String {
         let _ = writeln!(text, "| {what} | {native} | {nginx} |");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_take_turns_for_ingress_nginx_and_are_weighed_natively() {
+        assert_eq!(NATIVE.policies().balancing.method, Method::LeastLoaded);
+        assert_eq!(INGRESS_NGINX.policies().balancing.method, Method::RoundRobin);
+    }
 }

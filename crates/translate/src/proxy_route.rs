@@ -4,6 +4,7 @@
 //! cannot be understood is left out whole, since what it was to do is not known; the others are served.
 
 mod backends;
+mod balancing;
 mod headers;
 mod matches;
 mod policies;

@@ -22,6 +22,7 @@ use super::{
     workspace::Workspace,
 };
 use crate::{
+    balance::Wish,
     client_address::{ClientInfo, Forwarded, Scheme},
     clock,
     control::{Busy, Command},
@@ -83,6 +84,7 @@ struct Plan {
     backend: Arc<Backend>,
     upgrade: Option<Upgrade>,
     framing: RequestFraming,
+    wish: Wish,
 }
 
 /// An answer of our own, and the route that gives it.
@@ -227,7 +229,8 @@ impl<'a> Exchange<'a> {
             Decision::Answer(answer) => return own(answer, &route),
             Decision::Forward(forward) => forward,
         };
-        let Some(backend) = forward.choose().cloned() else {
+        let wish = Wish::of(&route.route.policies.balancing, &seen);
+        let Some(backend) = forward.choose(wish.backend()).cloned() else {
             return own(Answer::page(503, "The backend of this route has no endpoints."), &route);
         };
         forwarding::edits(route.route.policies.forwarding, &seen, edits);
@@ -236,11 +239,11 @@ impl<'a> Exchange<'a> {
             return own(Answer::page(400, "The path that the rewrite gives cannot be sent."), &route);
         }
         let Intake { upgrade, framing, .. } = intake;
-        Ok(Plan { route, backend, upgrade, framing })
+        Ok(Plan { route, backend, upgrade, framing, wish })
     }
 
     async fn forward(&mut self, plan: Plan) -> Done {
-        let Plan { route, backend, upgrade, mut framing } = plan;
+        let Plan { route, backend, upgrade, mut framing, wish } = plan;
         let bodiless = self.side.is_read();
         // With a body an upgrade would have to wait for its end; a server may ignore it (RFC 9110 §7.8).
         let upgrade = upgrade.filter(|upgrade| match upgrade {
@@ -272,7 +275,8 @@ impl<'a> Exchange<'a> {
         let hidden = matches!(upgrade, Some(Upgrade::ExtendedConnect));
         let target = Target {
             backend: &backend,
-            timeouts: &policies.timeouts,
+            policies,
+            wish: &wish,
             framing,
             method: self.manner.method,
             te_trailers,
@@ -299,6 +303,12 @@ impl<'a> Exchange<'a> {
         };
         let status = self.work.response.status();
         self.record.status(status);
+        let from = (&backend.balance, &**backend.name());
+        if let Some(cookie) = wish.cookie(&policies.balancing, from, upstream.endpoint, self.manner.https)
+            && self.work.response.fields_mut().push(Name::SetCookie, cookie.as_bytes()).is_err()
+        {
+            return self.refuse("The cookie of this route cannot be written.", &route);
+        }
         if let Some(upgrade) = &upgrade {
             match upgrade::judge(&self.work.response, upgrade, key.as_deref()) {
                 Ok(None) => {}
@@ -308,7 +318,7 @@ impl<'a> Exchange<'a> {
         } else if status == 101 {
             return self.refuse("The backend switched protocols unasked.", &route);
         }
-        drop(upgrade);
+        drop((upgrade, wish));
         self.relay(upstream, route, &backend).await
     }
 
@@ -659,6 +669,7 @@ fn answer_to(failure: &Failure, metrics: &crate::metrics::Metrics) -> Answer {
         Failure::ClientGone => Answer::plain(400),
         Failure::Body(error) => Answer::page(error.status(), error.message()),
         Failure::NoEndpoints => Answer::page(503, "The backend of this route has no endpoints."),
+        Failure::BackendFull => Answer::page(503, "The backend of this route has as many requests as it may."),
         Failure::Connect(_) => Answer::page(502, "The backend cannot be reached."),
         Failure::ConnectTimeout => Answer::page(504, "The backend cannot be reached in time."),
         Failure::ResponseTimeout => {

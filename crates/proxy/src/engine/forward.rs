@@ -15,7 +15,7 @@ use std::{
 };
 
 use penstock_http1::{Limits, Method, Name, Progress, RequestFraming};
-use penstock_model::{Protocol, Timeouts};
+use penstock_model::{Policies, Protocol};
 
 use super::{
     fault::{BodyError, HeadError},
@@ -29,6 +29,7 @@ use super::{
     workspace::Workspace,
 };
 use crate::{
+    balance::{BeginError, Loss, Tries, Wish},
     io::{ClientStream, UpstreamStream},
     upstream::{Backend, ConnectError, Connection, Place, Sender, StreamCount},
     worker::Worker,
@@ -43,7 +44,8 @@ const MOST_INTERIM: usize = 16;
 /// Where a request goes, and how.
 pub(super) struct Target<'a> {
     pub(super) backend: &'a Arc<Backend>,
-    pub(super) timeouts: &'a Timeouts,
+    pub(super) policies: &'a Policies,
+    pub(super) wish: &'a Wish,
     pub(super) framing: RequestFraming,
     pub(super) method: Method,
     pub(super) te_trailers: bool,
@@ -56,6 +58,7 @@ pub(super) struct Target<'a> {
 pub(super) struct Upstream {
     pub(super) side: Side<UpstreamStream>,
     pub(super) place: Place,
+    pub(super) endpoint: SocketAddr,
     _stream: Option<StreamCount>,
 }
 
@@ -78,6 +81,8 @@ pub(super) enum Failure {
     /// The client's body cannot be read.
     Body(penstock_http1::BodyError),
     NoEndpoints,
+    /// The backend has as many requests as the route lets it have.
+    BackendFull,
     Connect(ConnectError),
     ConnectTimeout,
     ResponseTimeout,
@@ -92,7 +97,13 @@ impl Failure {
     pub(super) fn concerns_backend(&self) -> bool {
         match self {
             Self::Connect(_) | Self::ConnectTimeout | Self::ResponseTimeout | Self::UpgradeOverHttp2 | Self::Http(_) => true,
-            Self::TooLarge | Self::TooSlow | Self::ClientGone | Self::Body(_) | Self::NoEndpoints | Self::Unwritable => false,
+            Self::TooLarge
+            | Self::TooSlow
+            | Self::ClientGone
+            | Self::Body(_)
+            | Self::NoEndpoints
+            | Self::BackendFull
+            | Self::Unwritable => false,
         }
     }
 
@@ -115,6 +126,7 @@ impl fmt::Display for Failure {
             Self::ClientGone => f.write_str("the client went away"),
             Self::Body(error) => write!(f, "the request's body cannot be read: {error}"),
             Self::NoEndpoints => f.write_str("no endpoints"),
+            Self::BackendFull => f.write_str("the backend has as many requests as it may"),
             Self::Connect(error) => error.fmt(f),
             Self::ConnectTimeout => f.write_str("no endpoint could be connected in time"),
             Self::ResponseTimeout => f.write_str("no response in time"),
@@ -149,34 +161,31 @@ pub(super) async fn send(asked: &mut Asked<'_>, target: &Target<'_>) -> Result<U
     }
     let worker = asked.worker.clone();
     let shared = &worker.shared;
-    let deadline = target.timeouts.request.and_then(|limit| asked.record.began().checked_add(limit));
-    match shared.connector.candidates(backend, &mut asked.work.candidates).await {
-        Ok(()) => {}
-        Err(ConnectError::NoEndpoints) => return Err(Failure::NoEndpoints),
-        Err(error) => {
+    let timeouts = &target.policies.timeouts;
+    let deadline = timeouts.request.and_then(|limit| asked.record.began().checked_add(limit));
+    let most = (shared.options.limits.connect_attempts, deadline);
+    let mut tries = match Tries::begin(&shared.connector, backend, target.policies, target.wish, most).await {
+        Ok(tries) => tries,
+        Err(BeginError::NoEndpoints) => return Err(Failure::NoEndpoints),
+        Err(BeginError::Full) => return Err(Failure::BackendFull),
+        Err(BeginError::Resolve(error)) => {
             shared.metrics.upstream_connect_failures.inc(error.reason());
             return Err(Failure::Connect(error));
         }
-    }
-    worker.pool.prefer_healthy(backend, &mut asked.work.candidates);
-    let mut attempts = 0;
-    let mut resent = false;
-    let mut next = 0;
+    };
     loop {
-        let candidates = &asked.work.candidates;
-        let most = shared.options.limits.connect_attempts.min(candidates.len());
-        let Some(endpoint) = candidates.get(next % candidates.len().max(1)).copied() else { return Err(Failure::NoEndpoints) };
+        let Some(endpoint) = tries.endpoint() else { return Err(Failure::NoEndpoints) };
         let connect_limit = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-            Some(left) => target.timeouts.connect.min(left),
-            None => target.timeouts.connect,
+            Some(left) => timeouts.connect.min(left),
+            None => timeouts.connect,
         };
-        // A request that was sent in vain goes over a connection that nobody can have closed in the meantime.
-        let kept = if resent { None } else { worker.pool.kept(backend, endpoint) };
+        let fresh = tries.needs_fresh_connection();
+        let kept = if fresh { None } else { worker.pool.kept(backend, endpoint) };
         let connected = match kept {
             Some(connection) => Some(Ok(connection)),
             None => {
                 // Boxed, as all that is rare: each client connection's task is as large as the largest of what it may wait for.
-                let mut connecting = Box::pin(worker.pool.connect(&shared.connector, backend, endpoint, connect_limit, resent));
+                let mut connecting = Box::pin(worker.pool.connect(&shared.connector, backend, endpoint, connect_limit, fresh));
                 poll_fn(|cx| match connecting.as_mut().poll(cx) {
                     Poll::Ready(connected) => Poll::Ready(Some(connected)),
                     // Who left while we connect is not waited for.
@@ -190,39 +199,45 @@ pub(super) async fn send(asked: &mut Asked<'_>, target: &Target<'_>) -> Result<U
             None => return Err(Failure::ClientGone),
             Some(Ok(connection)) => connection,
             Some(Err(error)) => {
-                attempts += 1;
-                next += 1;
-                let late = deadline.is_some_and(|deadline| deadline <= Instant::now());
                 tracing::debug!(backend = %backend.name(), %endpoint, %error, "an endpoint cannot be connected");
-                if error.concerns_endpoint() && attempts < most && !late {
-                    shared.metrics.upstream_retries.inc();
+                if tries.not_connected(&error) {
                     continue;
                 }
-                asked.record.upstream(backend, endpoint, None, attempts as u32);
+                asked.record.upstream(backend, endpoint, None, tries.made());
                 return Err(if error.is_timeout() { Failure::ConnectTimeout } else { Failure::Connect(error) });
             }
         };
-        attempts += 1;
         let reused = connection.reused;
         if !reused {
             asked.upload.begins();
         }
+        let repeats = tries.sends(target.method.is_idempotent());
         let sent = Instant::now();
         let attempt = match begin(connection, asked.work, target, endpoint) {
             Ok(mut upstream) => {
                 let mut attempt = Attempting {
                     upstream: &mut upstream.side,
                     target,
-                    deadline,
-                    resent,
+                    deadline: tries.deadline(),
+                    repeats,
+                    first: !fresh,
                     interim: 0,
                     patience: Patience::default(),
                 };
                 match poll_fn(|cx| attempt.poll(cx, asked)).await {
                     Attempt::Response => {
-                        asked.upload.forget();
-                        asked.record.upstream(backend, endpoint, Some(sent.elapsed()), attempts as u32);
-                        return Ok(upstream);
+                        let after = sent.elapsed();
+                        let can_be_repeated = repeats && !target.upgrade && asked.upload.is_whole();
+                        if !tries.answered(asked.work.response.status(), after, can_be_repeated) {
+                            asked.upload.forget();
+                            asked.record.upstream(backend, endpoint, Some(after), tries.made());
+                            asked.record.holds(tries.finish());
+                            return Ok(upstream);
+                        }
+                        // What is left of that response is not waited for, and its connection ends with it.
+                        drop(upstream);
+                        asked.upload.again();
+                        continue;
                     }
                     other => other,
                 }
@@ -231,19 +246,23 @@ pub(super) async fn send(asked: &mut Asked<'_>, target: &Target<'_>) -> Result<U
             // The connection ended in between.
             Err(failure) => Attempt::Again(failure),
         };
-        asked.record.upstream(backend, endpoint, None, attempts as u32);
-        match attempt {
-            Attempt::Again(_) if !resent => {
-                shared.metrics.upstream_retries.inc();
-                asked.upload.again();
-                resent = true;
-                if !reused {
-                    next += 1;
-                }
+        let (loss, can_be_repeated, failure) = match attempt {
+            Attempt::Again(failure) => (Loss::Broken { reused }, true, failure),
+            Attempt::Failed(failure) => {
+                let loss = match failure {
+                    Failure::ResponseTimeout => Loss::Late,
+                    Failure::Http(_) => Loss::Unreadable,
+                    _ => Loss::NotTheirs,
+                };
+                (loss, repeats && asked.upload.is_whole(), failure)
             }
-            Attempt::Again(failure) | Attempt::Failed(failure) => return Err(failure),
             Attempt::Response => return Err(Failure::NoEndpoints),
+        };
+        if !tries.lost(loss, can_be_repeated) {
+            asked.record.upstream(backend, endpoint, None, tries.made());
+            return Err(failure);
         }
+        asked.upload.again();
     }
 }
 
@@ -258,12 +277,12 @@ fn begin(connection: Connection, work: &mut Workspace, target: &Target<'_>, endp
     match sender {
         Sender::Http1(Http1Upstream(mut http1)) => {
             http1.begin();
-            http1.stream().limit_writes(target.timeouts.send);
+            http1.stream().limit_writes(target.policies.timeouts.send);
             target.framing.declare(work.request.fields_mut()).map_err(|_| Failure::Unwritable)?;
             http1
                 .put_request(work.request.method_str(), path, work.request.fields(), target.framing.into())
                 .map_err(|_| Failure::Unwritable)?;
-            Ok(Upstream { side: Side::Http1(http1), place, _stream: None })
+            Ok(Upstream { side: Side::Http1(http1), place, endpoint, _stream: None })
         }
         Sender::Http2 { mut sender, stream } => {
             let scheme = if target.backend.tls().is_some() { "https" } else { "http" };
@@ -273,7 +292,7 @@ fn begin(connection: Connection, work: &mut Workspace, target: &Target<'_>, endp
             let sent = sender.sender.send_request(request, ended);
             let (response, send) = sent.map_err(|error| Failure::Http(HeadError::Http2(error)))?;
             let side = Side::Http2(Box::new(Http2::of_upstream(response, send, ended)));
-            Ok(Upstream { side, place, _stream: Some(stream) })
+            Ok(Upstream { side, place, endpoint, _stream: Some(stream) })
         }
     }
 }
@@ -283,8 +302,10 @@ struct Attempting<'a> {
     upstream: &'a mut Side<UpstreamStream>,
     target: &'a Target<'a>,
     deadline: Option<Instant>,
-    /// It is the second already.
-    resent: bool,
+    /// It may be sent again whatever was written of it.
+    repeats: bool,
+    /// Nothing was sent before.
+    first: bool,
     interim: usize,
     patience: Patience,
 }
@@ -292,7 +313,7 @@ struct Attempting<'a> {
 impl Attempting<'_> {
     fn poll(&mut self, cx: &mut Context<'_>, asked: &mut Asked<'_>) -> Poll<Attempt> {
         if !asked.upload.is_over() {
-            let keeps = !self.resent && !self.has_come() && (self.target.method.is_idempotent() || !self.has_gone());
+            let keeps = !self.has_come() && (self.repeats || self.first && !self.has_gone());
             let passed = asked.upload.poll(cx, asked.side, self.upstream, keeps);
             asked.record.received(asked.upload.received());
             match passed {
@@ -332,7 +353,7 @@ impl Attempting<'_> {
 
     fn poll_limits(&mut self, cx: &mut Context<'_>, upload: &Upload) -> Poll<Attempt> {
         let body = upload.due();
-        let read = self.target.timeouts.read.and_then(|read| upload.progress().checked_add(read));
+        let read = self.target.policies.timeouts.read.and_then(|read| upload.progress().checked_add(read));
         let deadline = self.deadline.map(tokio::time::Instant::from_std);
         let Some(due) = [body, read, deadline].into_iter().flatten().min() else { return Poll::Pending };
         if !self.patience.is_over(cx, due) {
@@ -406,7 +427,7 @@ impl Attempting<'_> {
             }
             // Bytes that came before ours are the answer to nothing.
             HeadError::Unasked => true,
-            HeadError::Io(_) | HeadError::Closed => !self.has_come() && (self.target.method.is_idempotent() || !self.has_gone()),
+            HeadError::Io(_) | HeadError::Closed => !self.has_come() && (self.repeats || !self.has_gone()),
             // The endpoint says that it did not look at it (RFC 9113 §6.8, §8.7).
             HeadError::Http2(error) => {
                 error.is_remote()

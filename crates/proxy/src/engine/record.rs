@@ -13,6 +13,7 @@ use penstock_http1::{Name, RequestHead};
 use super::message::{Connect, Version};
 use crate::{
     access_log,
+    balance::Flight,
     client_address::{ClientInfo, Scheme},
     control::Busy,
     metrics::RouteMetrics,
@@ -34,6 +35,8 @@ pub(crate) struct Record {
     entry: Option<Box<Entry>>,
     /// Keeps the connection from counting as idle.
     busy: Busy,
+    /// Counts the request at its endpoint.
+    flight: Option<Flight>,
 }
 
 /// What the log tells besides.
@@ -73,6 +76,7 @@ impl Record {
             metrics: worker.shared.metrics.no_route().clone(),
             entry: None,
             busy,
+            flight: None,
             worker: worker.clone(),
         }
     }
@@ -128,6 +132,11 @@ impl Record {
         if let Some(entry) = &mut self.entry {
             entry.upstream = Some((backend.name().clone(), endpoint, head_after, attempts));
         }
+    }
+
+    /// It is at its endpoint until it is over.
+    pub(super) fn holds(&mut self, flight: Option<Flight>) {
+        self.flight = flight;
     }
 
     pub(super) fn status(&mut self, status: u16) {

@@ -1,7 +1,7 @@
 //! What an exchange works with: heads, and the texts that are made of them. A thread lends it from one exchange to the next, so that what it has
 //! grown to is allocated once, and a connection that is idle holds none of it.
 
-use std::{cell::RefCell, net::SocketAddr};
+use std::cell::RefCell;
 
 use penstock_http1::{RequestHead, ResponseHead};
 
@@ -27,7 +27,6 @@ pub(super) struct Workspace {
     pub(super) target: Vec<u8>,
     /// The host that it is asked for. Empty: that of its endpoint.
     pub(super) host: Vec<u8>,
-    pub(super) candidates: Vec<SocketAddr>,
 }
 
 thread_local! {

@@ -24,8 +24,6 @@ use crate::{
 /// Why an endpoint could not be connected.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
-    #[error("there are no endpoints")]
-    NoEndpoints,
     #[error(transparent)]
     Resolve(#[from] ResolveError),
     /// It is outside the cluster, and not allowed to routes.
@@ -49,7 +47,7 @@ pub(crate) enum ConnectError {
 impl ConnectError {
     pub(crate) fn reason(&self) -> ConnectFailure {
         match self {
-            Self::Resolve(_) | Self::NoEndpoints => ConnectFailure::Resolve,
+            Self::Resolve(_) => ConnectFailure::Resolve,
             Self::NotAllowed(_) => ConnectFailure::NotAllowed,
             Self::TlsSetup(_) | Self::Tls(..) => ConnectFailure::Tls,
             Self::Timeout(..) => ConnectFailure::Timeout,
@@ -83,7 +81,7 @@ impl ConnectError {
     pub(crate) fn concerns_endpoint(&self) -> bool {
         match self {
             Self::Timeout(..) | Self::Tcp(..) | Self::Tls(..) | Self::Http(..) | Self::NotAllowed(_) => true,
-            Self::NoEndpoints | Self::Resolve(_) | Self::TlsSetup(_) => false,
+            Self::Resolve(_) | Self::TlsSetup(_) => false,
             Self::Shared(error) => error.concerns_endpoint(),
         }
     }
@@ -100,30 +98,12 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    /// The endpoints of a backend, the one whose turn it is first. `all` is a list that had another use before.
-    pub(crate) async fn candidates(&self, backend: &Backend, all: &mut Vec<SocketAddr>) -> Result<(), ConnectError> {
-        all.clear();
-        match backend.source() {
-            Source::Service(set) => all.extend(set.load().endpoints.iter().map(|endpoint| endpoint.address)),
-            // An address stands for itself, and needs nobody to be asked.
-            Source::Address { literal: Some(address), .. } => all.push(*address),
-            Source::Address { host, port, literal: None } => {
-                let found: Arc<[IpAddr]> = Box::pin(self.resolver.resolve(host)).await?;
-                all.extend(found.iter().map(|address| SocketAddr::new(*address, *port)));
-            }
-        }
-        if all.is_empty() {
-            return Err(ConnectError::NoEndpoints);
-        }
-        let turn = backend.turn() % all.len();
-        // Addresses of one name come in the resolver's order of preference; only those of the first family take turns.
-        if let (Source::Address { .. }, Some(first)) = (backend.source(), all.first().copied()) {
-            let family = all.iter().take_while(|address| address.is_ipv6() == first.is_ipv6()).count();
-            if let Some(preferred) = all.get_mut(..family) {
-                preferred.rotate_left(turn % family.max(1));
-            }
-        } else {
-            all.rotate_left(turn);
+    /// Sees to it that the backend has the endpoints that its name stands for now.
+    pub(crate) async fn refresh(&self, backend: &Backend) -> Result<(), ConnectError> {
+        // An address stands for itself, and needs nobody to be asked.
+        if let Source::Address { host, port, literal: None } = backend.source() {
+            let found: Arc<[IpAddr]> = Box::pin(self.resolver.resolve(host)).await?;
+            backend.balance.resolved(&found, *port);
         }
         Ok(())
     }
@@ -152,7 +132,7 @@ impl Connector {
 
     async fn connect_unlimited(&self, backend: &Backend, endpoint: SocketAddr) -> Result<UpstreamStream, ConnectError> {
         let endpoint = match backend.source() {
-            Source::Service(_) => endpoint,
+            Source::Service => endpoint,
             Source::Address { .. } => {
                 let ours = self.ours.load();
                 self.external.check(endpoint, &ours).map_err(|refused| ConnectError::NotAllowed(refused.to_string().into()))?

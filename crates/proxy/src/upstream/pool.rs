@@ -29,9 +29,6 @@ use crate::{
 /// least 100).
 const STREAMS_PER_CONNECTION: u32 = 100;
 
-/// How long an endpoint that could not be connected is tried after all others.
-const PENALTY: Duration = Duration::from_secs(2);
-
 type Key = (u64, SocketAddr);
 
 /// One worker's connections.
@@ -48,8 +45,6 @@ struct EndpointPool {
     shared: RefCell<Vec<Shared>>,
     /// How it goes with an HTTP/2 connection that is being made: one at a time.
     making: RefCell<Option<watch::Receiver<Option<Made>>>>,
-    /// When it could not be connected last; zero: never.
-    failed: Cell<u64>,
 }
 
 /// What became of an attempt to connect.
@@ -133,21 +128,6 @@ impl Pool {
         self.endpoints.borrow_mut().entry((backend.id(), endpoint)).or_default().clone()
     }
 
-    /// Puts endpoints that failed a moment ago behind the others.
-    pub(crate) fn prefer_healthy(&self, backend: &Backend, candidates: &mut [SocketAddr]) {
-        let endpoints = self.endpoints.borrow();
-        let now = clock::now();
-        let failed = |endpoint: &SocketAddr| {
-            endpoints.get(&(backend.id(), *endpoint)).is_some_and(|place| {
-                let failed = place.failed.get();
-                failed > 0 && now.saturating_sub(failed) < clock::millis(PENALTY)
-            })
-        };
-        if candidates.len() > 1 && candidates.iter().any(failed) {
-            candidates.sort_by_key(failed);
-        }
-    }
-
     /// A connection to an endpoint that is kept.
     pub(crate) fn kept(&self, backend: &Backend, endpoint: SocketAddr) -> Option<Connection> {
         let place = self.place(backend, endpoint);
@@ -169,23 +149,14 @@ impl Pool {
         fresh: bool,
     ) -> Result<Connection, ConnectError> {
         let place = self.place(backend, endpoint);
-        let result = match backend.protocol() {
+        let (sender, reused) = match backend.protocol() {
             Protocol::Http1 => {
-                let connected = connector.connect(backend, endpoint, limit).await;
-                connected.map(|stream| (Sender::Http1(Http1Upstream::new(stream)), false))
+                let stream = connector.connect(backend, endpoint, limit).await?;
+                (Sender::Http1(Http1Upstream::new(stream)), false)
             }
-            Protocol::Http2 | Protocol::Grpc => Self::http2(connector, backend, endpoint, limit, fresh, &place).await,
+            Protocol::Http2 | Protocol::Grpc => Self::http2(connector, backend, endpoint, limit, fresh, &place).await?,
         };
-        match result {
-            Ok((sender, reused)) => {
-                place.failed.set(0);
-                Ok(Connection { sender, reused, place: Place(place) })
-            }
-            Err(error) => {
-                place.failed.set(clock::now().max(1));
-                Err(error)
-            }
-        }
+        Ok(Connection { sender, reused, place: Place(place) })
     }
 
     async fn http2(
@@ -258,8 +229,7 @@ impl Pool {
                 let idle = shared.streams.get() == 0 && now.saturating_sub(shared.last_used.get()) >= self.idle_time;
                 !shared.sender.is_closed() && !idle
             });
-            let failed = place.failed.get() > 0 && now.saturating_sub(place.failed.get()) < clock::millis(PENALTY);
-            !place.idle.borrow().is_empty() || !place.shared.borrow().is_empty() || failed || Rc::strong_count(place) > 1
+            !place.idle.borrow().is_empty() || !place.shared.borrow().is_empty() || Rc::strong_count(place) > 1
         });
     }
 

@@ -1,23 +1,25 @@
-//! All backends by identity. What hangs on a backend (endpoints, the round robin, its TLS configuration) outlives tables: a rebuilt table
+//! All backends by identity. What hangs on a backend (endpoints, what is known of each, its TLS configuration) outlives tables: a rebuilt table
 //! finds it here again.
 //!
-//! Endpoint sets are replaced in place: a change of endpoints touches no route.
+//! Endpoint sets are replaced in place: a change of endpoints touches no route, and forgets nothing of the endpoints that stay.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
-use arc_swap::ArcSwap;
 use penstock_model::{BackendKey, EndpointSet, Model, Origin, Protocol, ServicePort, Touched};
 
 use super::trouble::Trouble;
-use crate::tls::{ClientTls, UpstreamConfigs, upstream::UpstreamTlsError};
+use crate::{
+    balance,
+    tls::{ClientTls, UpstreamConfigs, upstream::UpstreamTlsError},
+};
 
 /// All backends that a table names, and the endpoints of all Service ports.
 #[derive(Debug, Default)]
@@ -28,10 +30,35 @@ pub struct Registry {
 
 #[derive(Debug, Default)]
 struct Known {
-    services: HashMap<ServicePort, Arc<ArcSwap<EndpointSet>>>,
+    services: HashMap<ServicePort, Service>,
     backends: HashMap<BackendKey, Arc<Backend>>,
-    /// Service ports that have no endpoints any more, and are held by requests on their way.
+    /// Service ports that have no endpoints any more, and whose backends are held by requests on their way.
     leaving: BTreeSet<ServicePort>,
+}
+
+/// The endpoints of a Service's port, and who has them.
+#[derive(Debug, Default)]
+struct Service {
+    endpoints: Arc<EndpointSet>,
+    backends: Vec<Weak<Backend>>,
+}
+
+impl Service {
+    /// Whether somebody has a backend with these endpoints.
+    fn is_held(&self) -> bool {
+        self.backends.iter().any(|backend| backend.strong_count() > 0)
+    }
+
+    fn set(&mut self, endpoints: &Arc<EndpointSet>) {
+        self.endpoints = endpoints.clone();
+        self.backends.retain(|backend| match backend.upgrade() {
+            Some(backend) => {
+                backend.set(endpoints);
+                true
+            }
+            None => false,
+        });
+    }
 }
 
 /// One backend.
@@ -42,15 +69,14 @@ pub struct Backend {
     name: Arc<str>,
     source: Source,
     tls: Option<Result<ClientTls, UpstreamTlsError>>,
-    /// Counts requests, over all workers: so requests on however many connections go around all endpoints evenly.
-    turn: AtomicUsize,
+    pub(crate) balance: balance::State,
     pub(crate) trouble: Trouble,
 }
 
 /// Where endpoints come from.
 #[derive(Debug)]
 pub(crate) enum Source {
-    Service(Arc<ArcSwap<EndpointSet>>),
+    Service,
     /// `literal`: the host is an address itself.
     Address {
         host: Box<str>,
@@ -79,8 +105,7 @@ impl Registry {
             return backend.clone();
         }
         let source = match &key.origin {
-            Origin::Service(port) => Source::Service(known.services.entry(port.clone()).or_default().clone()),
-            Origin::Missing(_) => Source::Service(Arc::default()),
+            Origin::Service(_) | Origin::Missing(_) => Source::Service,
             Origin::Address { host, port } => Source::Address { host: host.clone(), port: *port, literal: literal(host, *port) },
         };
         let tls = key.tls.as_ref().map(|tls| self.tls.client_config(tls, key.protocol));
@@ -93,9 +118,18 @@ impl Registry {
             name: key.to_string().into(),
             source,
             tls,
-            turn: AtomicUsize::new(0),
+            balance: balance::State::default(),
             trouble: Trouble::default(),
         });
+        if let Source::Address { literal: Some(address), .. } = &backend.source {
+            backend.balance.resolved(&[address.ip()], address.port());
+        }
+        if let Origin::Service(port) = &key.origin {
+            let service = known.services.entry(port.clone()).or_default();
+            backend.set(&service.endpoints);
+            service.backends.retain(|backend| backend.strong_count() > 0);
+            service.backends.push(Arc::downgrade(&backend));
+        }
         known.backends.insert(key.clone(), backend.clone());
         backend
     }
@@ -109,14 +143,14 @@ impl Registry {
     pub fn fill(&self, endpoints: &BTreeMap<ServicePort, Arc<EndpointSet>>, touched: &BTreeSet<ServicePort>) {
         let mut known = self.known();
         for (port, set) in touched.iter().filter_map(|port| endpoints.get_key_value(port)) {
-            match known.services.get(port) {
+            match known.services.get_mut(port) {
                 Some(held) => {
-                    if !Arc::ptr_eq(&held.load(), set) {
-                        held.store(set.clone());
+                    if !Arc::ptr_eq(&held.endpoints, set) {
+                        held.set(set);
                     }
                 }
                 None => {
-                    known.services.insert(port.clone(), Arc::new(ArcSwap::new(set.clone())));
+                    known.services.insert(port.clone(), Service { endpoints: set.clone(), backends: Vec::new() });
                 }
             }
         }
@@ -132,11 +166,12 @@ impl Registry {
     ) {
         let names =
             |port: &ServicePort| model.backends.keys().any(|key| matches!(&key.origin, Origin::Service(named) if named == port));
-        let known = self.known();
+        let mut known = self.known();
         for port in touched.iter().filter(|port| !endpoints.contains_key(port)) {
             // Few are to be emptied at a time, so that few have to be looked for.
-            if let Some(held) = known.services.get(port).filter(|held| !held.load().endpoints.is_empty() && names(port)) {
-                held.store(Arc::default());
+            let held = known.services.get_mut(port).filter(|held| !held.endpoints.endpoints.is_empty() && names(port));
+            if let Some(held) = held {
+                held.set(&Arc::default());
             }
         }
     }
@@ -152,7 +187,7 @@ impl Registry {
         let services = &mut known.services;
         known.leaving.retain(|port| {
             let stays = endpoints.contains_key(port);
-            let held = services.get(port).is_some_and(|held| Arc::strong_count(held) > 1);
+            let held = services.get(port).is_some_and(Service::is_held);
             if !stays && !held {
                 services.remove(port);
             }
@@ -187,9 +222,8 @@ impl Backend {
         self.tls.as_ref()
     }
 
-    /// Takes the next turn: where in the endpoints a request begins.
-    pub(crate) fn turn(&self) -> usize {
-        self.turn.fetch_add(1, Relaxed)
+    fn set(&self, endpoints: &EndpointSet) {
+        self.balance.set(endpoints.endpoints.iter().map(|endpoint| endpoint.address));
     }
 
     /// Whether it will never have an endpoint: what it names does not exist.
@@ -200,7 +234,7 @@ impl Backend {
     /// Whether it has an endpoint, as far as is known without asking.
     pub(crate) fn has_endpoints(&self) -> bool {
         match &self.source {
-            Source::Service(set) => !set.load().endpoints.is_empty(),
+            Source::Service => !self.balance.is_empty(),
             Source::Address { .. } => true,
         }
     }
@@ -208,7 +242,7 @@ impl Backend {
     /// The endpoints of a Service as of now; None if they have to be resolved.
     pub fn endpoints(&self) -> Option<Vec<SocketAddr>> {
         match &self.source {
-            Source::Service(set) => Some(set.load().endpoints.iter().map(|endpoint| endpoint.address).collect()),
+            Source::Service => Some(self.balance.addresses()),
             Source::Address { .. } => None,
         }
     }

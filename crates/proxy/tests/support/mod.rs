@@ -10,9 +10,9 @@ use std::{
 };
 
 use penstock_model::{
-    Action, AddressRules, Backend, BackendKey, CertificateSource, Forward, Forwarding, HeaderEdits, Host, HostPattern, HostRewrite,
-    Match, Model, ObjectRef, Origin, PathForm, PathMatch, PathRewrite, Policies, Protocol, Route, Timeouts, WebSocketPolicy,
-    WeightedBackend,
+    Action, AddressRules, Backend, BackendKey, BackendLimits, Balancing, CertificateSource, Forward, Forwarding, HeaderEdits, Host,
+    HostPattern, HostRewrite, Match, Method, Model, ObjectRef, Origin, PathForm, PathMatch, PathRewrite, Policies, Protocol,
+    Retries, RetryOn, Route, Timeouts, WebSocketPolicy, WeightedBackend,
 };
 use penstock_proxy::{AccessLogFormat, DataPlane, DrainOptions, ExternalAddresses, Limits, Options};
 use tokio::{
@@ -62,6 +62,20 @@ pub fn route(path: &str, backend: SocketAddr) -> Route {
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),
             forwarding: Forwarding::Native,
+            balancing: Balancing {
+                method: Method::LeastLoaded,
+                affinity: None,
+                slow_start: None,
+                ejection: None,
+                limits: BackendLimits::default(),
+            },
+            retries: Retries {
+                attempts: None,
+                per_try: None,
+                within: None,
+                on: RetryOn { connect_failure: true, reset: true, timeout: false, unreadable: false, statuses: Vec::new() },
+                non_idempotent: false,
+            },
         },
     }
 }

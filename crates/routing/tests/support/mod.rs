@@ -4,8 +4,9 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use penstock_model::{
-    Action, AddressRules, Forward, Forwarding, HeaderEdits, Host, HostPattern, HostRewrite, Match, Model, ObjectRef, PathForm,
-    PathMatch, PathRewrite, Policies, Route, Timeouts, WebSocketPolicy, WildcardDepth,
+    Action, AddressRules, BackendLimits, Balancing, Forward, Forwarding, HeaderEdits, Host, HostPattern, HostRewrite, Match,
+    Method, Model, ObjectRef, PathForm, PathMatch, PathRewrite, Policies, Retries, RetryOn, Route, Timeouts, WebSocketPolicy,
+    WildcardDepth,
 };
 use penstock_routing::{Outcome, Request, RequestPath, Table};
 
@@ -37,6 +38,20 @@ pub fn route(rule: &str, path: PathMatch) -> Route {
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),
             forwarding: Forwarding::Native,
+            balancing: Balancing {
+                method: Method::LeastLoaded,
+                affinity: None,
+                slow_start: None,
+                ejection: None,
+                limits: BackendLimits::default(),
+            },
+            retries: Retries {
+                attempts: None,
+                per_try: None,
+                within: None,
+                on: RetryOn { connect_failure: true, reset: true, timeout: false, unreadable: false, statuses: Vec::new() },
+                non_idempotent: false,
+            },
         },
     }
 }

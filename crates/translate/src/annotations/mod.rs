@@ -6,10 +6,13 @@
 //!
 //! An annotation under either prefix that is none of these is refused by name (`known`): nothing is dropped in silence.
 
+mod affinity;
+mod balancing;
 mod https;
 mod known;
 mod limits;
 mod redirects;
+mod retries;
 mod rewriting;
 mod upstream;
 mod values;
@@ -19,9 +22,15 @@ use std::{
     fmt::Write,
 };
 
+pub(crate) use affinity::{
+    AFFINITY, AFFINITY_MODE, CHANGE_ON_FAILURE, COOKIE, COOKIE_DOMAIN, COOKIE_EXPIRES, COOKIE_MAX_AGE, COOKIE_NAME, COOKIE_PATH,
+    COOKIE_SAME_SITE, COOKIE_SECURE,
+};
+pub(crate) use balancing::{LOAD_BALANCE, UPSTREAM_HASH_BY};
 pub(crate) use https::{FORCE_SSL_REDIRECT, SSL_REDIRECT};
 pub(crate) use limits::{ALLOWLIST, BODY_SIZE};
 pub(crate) use redirects::{PERMANENT_CODE, PERMANENT_REDIRECT, TEMPORAL_CODE, TEMPORAL_REDIRECT};
+pub(crate) use retries::{NEXT_UPSTREAM, NEXT_UPSTREAM_TIMEOUT, NEXT_UPSTREAM_TRIES};
 pub(crate) use rewriting::{APP_ROOT, REWRITE_TARGET, USE_REGEX};
 pub(crate) use upstream::{
     BACKEND_PROTOCOL, CONNECT_TIMEOUT, PATH_VARIABLES, PROXY_SSL_NAME, PROXY_SSL_VERIFY, READ_TIMEOUT, SEND_TIMEOUT,
@@ -92,7 +101,7 @@ pub(crate) enum Bad {
 }
 
 /// Every annotation that is honoured, in the order of the documentation.
-static ALL: [&Annotation; 18] = [
+static ALL: [&Annotation; 33] = [
     &REWRITE_TARGET.about,
     &USE_REGEX.about,
     &APP_ROOT.about,
@@ -106,9 +115,24 @@ static ALL: [&Annotation; 18] = [
     &CONNECT_TIMEOUT.about,
     &READ_TIMEOUT.about,
     &SEND_TIMEOUT.about,
+    &NEXT_UPSTREAM.about,
+    &NEXT_UPSTREAM_TIMEOUT.about,
+    &NEXT_UPSTREAM_TRIES.about,
     &UPSTREAM_VHOST.about,
     &PROXY_SSL_VERIFY.about,
     &PROXY_SSL_NAME.about,
+    &AFFINITY.about,
+    &AFFINITY_MODE.about,
+    &COOKIE.about,
+    &COOKIE_PATH.about,
+    &COOKIE_DOMAIN.about,
+    &COOKIE_SAME_SITE.about,
+    &COOKIE_SECURE.about,
+    &COOKIE_EXPIRES.about,
+    &COOKIE_MAX_AGE.about,
+    &CHANGE_ON_FAILURE.about,
+    &UPSTREAM_HASH_BY.about,
+    &LOAD_BALANCE.about,
     &BODY_SIZE.about,
     &ALLOWLIST.about,
 ];

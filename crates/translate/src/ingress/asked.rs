@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use penstock_model::{AddressRules, HttpsRedirectWhen, Policies, Protocol, Redirect, RedirectTarget};
 
+use super::balancing;
 use crate::{
     Reason,
     annotations::{
@@ -34,6 +35,8 @@ pub(super) struct Asked {
     pub(super) rewrite_target: Option<Box<str>>,
     /// With the field that asks for it.
     pub(super) app_root: Option<(Box<str>, String)>,
+    /// A cookie for affinity is for the path that it is set on.
+    pub(super) cookie_by_path: bool,
 }
 
 impl Asked {
@@ -43,7 +46,8 @@ impl Asked {
         annotations: Option<&BTreeMap<String, String>>,
     ) -> Self {
         let mut given = Annotated::new(annotations);
-        let policies = policies(reading, defaults, &mut given);
+        let mut policies = policies(reading, defaults, &mut given);
+        let cookie_by_path = balancing::read(reading, &mut given, &mut policies);
         let spoken = spoken(reading, defaults, &mut given);
         let redirect = redirect(reading, &mut given);
         let mut asked = Self {
@@ -56,6 +60,7 @@ impl Asked {
             use_regex: given.get(reading, &USE_REGEX).is_some_and(|(regex, _)| regex),
             rewrite_target: given.get(reading, &REWRITE_TARGET).map(|(target, _)| target),
             app_root: given.get(reading, &APP_ROOT),
+            cookie_by_path,
         };
         given.finish(reading);
         asked.closed_by = given.closed_by;

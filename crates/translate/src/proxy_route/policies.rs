@@ -1,4 +1,4 @@
-//! Policies of a rule: limits of time and size, addresses, headers.
+//! Policies of a rule: limits of time and size, addresses, headers. Load balancing has its own file.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use penstock_api::RouteRule;
 use penstock_model::{Policies, units};
 
-use super::{headers, rule::RuleReader};
+use super::{balancing, headers, rule::RuleReader};
 use crate::{annotations::quoted, names, profile::NATIVE};
 
 /// As the schema has it.
@@ -42,15 +42,16 @@ pub(super) fn read(reader: &mut RuleReader<'_, '_>, rule: &RouteRule) -> Policie
     policies.addresses.deny = networks(reader, "deny", &rule.deny);
     policies.request_headers = headers::read(reader, "requestHeaders", rule.request_headers.as_ref(), true);
     policies.response_headers = headers::read(reader, "responseHeaders", rule.response_headers.as_ref(), false);
+    balancing::read(reader, rule, &mut policies);
     policies
 }
 
 /// Zero is how "no limit" is written.
-fn limit(duration: Duration) -> Option<Duration> {
+pub(super) fn limit(duration: Duration) -> Option<Duration> {
     (!duration.is_zero()).then_some(duration)
 }
 
-fn duration(reader: &mut RuleReader<'_, '_>, field: &str, text: Option<&str>) -> Option<Duration> {
+pub(super) fn duration(reader: &mut RuleReader<'_, '_>, field: &str, text: Option<&str>) -> Option<Duration> {
     let text = text?;
     let duration = units::parse_duration(text);
     if duration.is_none() {

@@ -124,6 +124,8 @@ fn parts(rule: &RouteRule) -> Vec<String> {
         request_headers,
         response_headers,
         timeouts,
+        retries,
+        load_balancing,
         websocket,
         max_body_size,
         allow,
@@ -141,6 +143,8 @@ fn parts(rule: &RouteRule) -> Vec<String> {
         .chain(one("requestHeaders", request_headers.is_some()))
         .chain(one("responseHeaders", response_headers.is_some()))
         .chain(one("timeouts", timeouts.is_some()))
+        .chain(one("retries", retries.is_some()))
+        .chain(one("loadBalancing", load_balancing.is_some()))
         .chain(one("websocket", websocket.is_some()))
         .chain(one("maxBodySize", max_body_size.is_some()))
         .chain(one("allow", !allow.is_empty()))
@@ -330,7 +334,7 @@ impl RuleReader<'_, '_> {
     }
 
     /// A path that is put into a request line or a Location header.
-    fn check_path(&mut self, field: &str, path: &str) {
+    pub(super) fn check_path(&mut self, field: &str, path: &str) {
         let printable = path.bytes().all(|byte| (b'!'..=b'~').contains(&byte));
         if !path.starts_with('/') || path.len() > MAX_PATH || !printable || path.contains(['?', '#']) {
             self.bad(field, format!("{} is not a path (/ and printable characters other than ? and #)", quoted(path)));
