@@ -155,7 +155,8 @@ pub struct RouteRetries {
     /// 504. Default: connect-failure and reset.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
-    pub on: Vec<RetryCondition>,
+    // Not `on`: without quotes that is `true` to YAML 1.1, and so to kubectl.
+    pub when: Vec<RetryCondition>,
 }
 
 /// After what a request is sent again.

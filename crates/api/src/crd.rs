@@ -215,6 +215,15 @@ mod tests {
         });
     }
 
+    /// kubectl reads YAML 1.1, to which these are booleans also as keys.
+    #[test]
+    fn no_field_is_a_boolean_where_it_is_written_without_quotes() {
+        walk(schema(proxy_route()).unwrap(), "", &mut |path, _| {
+            let name = path.rsplit(['.', '{']).next().unwrap_or_default().to_ascii_lowercase();
+            assert!(!["y", "n", "yes", "no", "on", "off", "true", "false"].contains(&&*name), "{path}");
+        });
+    }
+
     #[test]
     fn what_a_newer_crd_let_in_is_dropped_by_name() {
         let mut object = json!({ "metadata": { "anything": 1 }, "spec": { "hosts": ["a"], "later": 1, "rules": [

@@ -159,7 +159,7 @@ fn limits(reader: &mut RuleReader<'_, '_>, asked: &BalancingLimits) -> BackendLi
 }
 
 fn retries(reader: &mut RuleReader<'_, '_>, asked: &RouteRetries, retries: &mut Retries) {
-    let RouteRetries { attempts, per_try_timeout, on } = asked;
+    let RouteRetries { attempts, per_try_timeout, when } = asked;
     if let Some(attempts) = attempts {
         if !ATTEMPTS.contains(attempts) {
             reader.bad("retries.attempts", format!("{attempts} is not from 1 to 10"));
@@ -170,11 +170,11 @@ fn retries(reader: &mut RuleReader<'_, '_>, asked: &RouteRetries, retries: &mut 
         Some(limit) if limit.is_zero() => reader.bad("retries.perTryTimeout", "no response comes in no time"),
         limit => retries.per_try = limit,
     }
-    if on.is_empty() || !reader.count("retries.on", on.len(), MAX_CONDITIONS) {
+    if when.is_empty() || !reader.count("retries.when", when.len(), MAX_CONDITIONS) {
         return;
     }
     retries.on = RetryOn::default();
-    for (place, condition) in on.iter().enumerate() {
+    for (place, condition) in when.iter().enumerate() {
         let what = match condition {
             RetryCondition::Event(event) if event == "connect-failure" => {
                 retries.on.connect_failure = true;
@@ -196,7 +196,7 @@ fn retries(reader: &mut RuleReader<'_, '_>, asked: &RouteRetries, retries: &mut 
             RetryCondition::Event(event) => quoted(event),
         };
         let what = format!("{what} is not connect-failure, reset, timeout, 429, 500, 502, 503 or 504");
-        reader.bad(&format!("retries.on[{place}]"), what);
+        reader.bad(&format!("retries.when[{place}]"), what);
     }
     retries.on.statuses.sort_unstable();
     retries.on.statuses.dedup();
