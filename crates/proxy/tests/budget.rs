@@ -46,6 +46,9 @@ static ALLOCATOR: Counting = Counting;
 /// The counts are the whole process's: one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
+const REQUESTS: u64 = 1000;
+const CONNECTIONS: usize = 500;
+
 const REQUEST: &[u8] = b"GET /a/b?c=d HTTP/1.1\r\nHost: a.test\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\nAccept: text/html,*/*;q=0.8\r\nAccept-Language: en\r\nAccept-Encoding: gzip, deflate, br\r\nCookie: session=0123456789abcdef\r\n\r\n";
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nDate: Thu, 26 Nov 2026 20:00:00 GMT\r\nServer: test\r\nContent-Type: text/plain\r\nContent-Length: 128\r\n\r\n................................................................................................................................";
 
@@ -84,7 +87,6 @@ fn a_keep_alive_get_allocates_once() {
     for _ in 0..200 {
         ask(&mut client);
     }
-    const REQUESTS: u64 = 1000;
     let before = COUNT.load(Relaxed);
     for _ in 0..REQUESTS {
         ask(&mut client);
@@ -99,7 +101,6 @@ fn a_keep_alive_get_allocates_once() {
 fn an_idle_keep_alive_connection_takes_little() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let proxy = support::start_within(Limits::default(), &support::model(vec![support::route("/", backend())]));
-    const CONNECTIONS: usize = 500;
     let mut clients = Vec::with_capacity(CONNECTIONS);
     for _ in 0..50 {
         ask(&mut TcpStream::connect(proxy.http).unwrap());

@@ -2,7 +2,7 @@
 
 use std::{future::poll_fn, pin::Pin, rc::Rc, sync::Arc};
 
-use penstock_http1::{Method, Name, RequestFraming, ResponseFraming, may_declare_length, reason_phrase};
+use penstock_http1::{Expectation, Method, Name, RequestFraming, ResponseFraming, may_declare_length, reason_phrase};
 use penstock_model::Protocol;
 use penstock_routing::{HostName, Outcome};
 
@@ -39,6 +39,8 @@ const HSTS: &[u8] = b"max-age=31536000; includeSubDomains";
 /// What the health checks of balancers ask of an address, whatever its hosts: ingress-nginx answers there, and charts name it. Unless an
 /// object claims it for all hosts, the answer is that we are there. For more there is the admin port.
 const HEALTH: &[u8] = b"/healthz";
+
+const UNWRITABLE_RESPONSE: WriteError = WriteError::Head("the response cannot be written");
 
 /// What becomes of the client's connection, or of its stream.
 #[derive(Debug)]
@@ -169,7 +171,10 @@ impl<'a> Exchange<'a> {
             persists: work.request.persists(),
             framed: true,
         };
-        let mut exchange = Self { client, side, work, record, upload: Upload::none(), id, manner };
+        let begun = side.is_read() || matches!(&*side, Side::Http1(side) if !side.unread().is_empty());
+        let waits_for_continue = !begun && work.request.expectation() == Expectation::Continue;
+        let upload = Upload::new(None, None, waits_for_continue, record.began().into());
+        let mut exchange = Self { client, side, work, record, upload, id, manner };
         let came_to = first(&mut exchange, &info);
         (exchange, came_to)
     }
@@ -180,7 +185,8 @@ impl<'a> Exchange<'a> {
         let Workspace { request, version, connect, edits, target, host, .. } = &mut **work;
         let (version, connect) = (*version, *connect);
         let intake = match intake::read(request, version, connect) {
-            _ if request.is_server_wide() => {
+            // Of a request whose end is not known nothing else counts.
+            Ok(_) | Err(Refused { framed: true, .. }) if request.is_server_wide() => {
                 record.head(request, (version, connect), "", info, id.as_str());
                 return Err(Own::of(Answer::plain(204), None));
             }
@@ -230,7 +236,7 @@ impl<'a> Exchange<'a> {
             return own(Answer::page(400, "The path that the rewrite gives cannot be sent."), &route);
         }
         let Intake { upgrade, framing, .. } = intake;
-        Ok(Plan { backend, upgrade, framing, route })
+        Ok(Plan { route, backend, upgrade, framing })
     }
 
     async fn forward(&mut self, plan: Plan) -> Done {
@@ -254,9 +260,8 @@ impl<'a> Exchange<'a> {
             let limits = &self.client.worker.shared.options.limits;
             // Streams of HTTP/2 end one by one, and may be silent for long with good reason.
             let idle = (self.manner.version != Version::Http2).then_some(limits.body_time);
-            let expects = self.work.request.expectation() == penstock_http1::Expectation::Continue;
-            let waits = expects && !bodiless && !matches!(&*self.side, Side::Http1(side) if !side.unread().is_empty());
-            self.upload = Upload::new(policies.max_body_size, idle, waits);
+            let waits = self.upload.waits_for_continue();
+            self.upload = Upload::new(policies.max_body_size, idle, waits, self.record.began().into());
         }
         if !prepare(self.work, &route) {
             self.manner.persists = false;
@@ -411,11 +416,10 @@ impl<'a> Exchange<'a> {
                     ResponseFraming::UntilClose => ResponseFraming::Chunked,
                     framing => framing,
                 };
-                const UNWRITABLE: WriteError = WriteError::Head("the response cannot be written");
                 match framing {
                     // To HEAD, and with 304, it says what there would be.
                     ResponseFraming::None if may_declare_length(status) => {}
-                    framing => framing.declare(fields).map_err(|_| UNWRITABLE)?,
+                    framing => framing.declare(fields).map_err(|_| UNWRITABLE_RESPONSE)?,
                 }
                 let told = self.client.worker.draining.get() || self.client.control.command() >= Command::Finish;
                 let silent = self.upload.waits_for_continue() && !http1.is_read();
@@ -427,13 +431,13 @@ impl<'a> Exchange<'a> {
                     (true, false) => None,
                 };
                 if let Some(connection) = connection {
-                    fields.push(Name::Connection, connection).map_err(|_| UNWRITABLE)?;
+                    fields.push(Name::Connection, connection).map_err(|_| UNWRITABLE_RESPONSE)?;
                 }
                 let reason = match response.reason() {
                     "" => reason_phrase(status),
                     reason => reason,
                 };
-                http1.put_response(status, reason, response.fields(), framing).map_err(|_| UNWRITABLE)?;
+                http1.put_response(status, reason, response.fields(), framing).map_err(|_| UNWRITABLE_RESPONSE)?;
                 self.work.release_heads();
                 Ok(keeps)
             }
@@ -449,9 +453,9 @@ impl<'a> Exchange<'a> {
         finish(self.work, route, self.manner.https);
         let fields = self.work.response.fields();
         let put = match self.side {
-            Side::Http1(http1) => http1
-                .put_response(101, reason_phrase(101), fields, ResponseFraming::None)
-                .map_err(|_| WriteError::Head("the response cannot be written")),
+            Side::Http1(http1) => {
+                http1.put_response(101, reason_phrase(101), fields, ResponseFraming::None).map_err(|_| UNWRITABLE_RESPONSE)
+            }
             Side::Http2(stream) => {
                 self.record.status(200);
                 stream.put_response(200, fields, false)
@@ -532,6 +536,9 @@ impl<'a> Exchange<'a> {
         .await;
         self.record.sent(at as u64);
         if let Err(error) = told {
+            if let WriteError::NotTaken = error {
+                self.client.worker.shared.metrics.limits.inc(LimitHit::WriteTime);
+            }
             self.record.aborted(error);
             return After::Cut;
         }

@@ -203,7 +203,7 @@ impl<S> Http1<S> {
         framing: ResponseFraming,
     ) -> Result<(), StartLineError> {
         self.encoder = BodyEncoder::for_response(framing);
-        write_request(self.to_write(), method, target, fields)
+        write_request(self.waiting(), method, target, fields)
     }
 
     /// Puts a response's head to what waits to be written.
@@ -215,15 +215,15 @@ impl<S> Http1<S> {
         framing: ResponseFraming,
     ) -> Result<(), StartLineError> {
         self.encoder = BodyEncoder::for_response(framing);
-        write_response(self.to_write(), status, reason, fields)
+        write_response(self.waiting(), status, reason, fields)
     }
 
     /// Puts bytes to what waits to be written, as they are.
     pub(super) fn put_raw(&mut self, bytes: &[u8]) {
-        self.to_write().extend_from_slice(bytes);
+        self.waiting().extend_from_slice(bytes);
     }
 
-    fn to_write(&mut self) -> &mut Vec<u8> {
+    fn waiting(&mut self) -> &mut Vec<u8> {
         if self.output.capacity() == 0 {
             self.output = buffers::large();
         }
@@ -233,7 +233,7 @@ impl<S> Http1<S> {
     /// Ends the body that is written.
     pub(super) fn put_end(&mut self, trailers: Option<&Fields>) -> Result<(), WriteError> {
         let mut encoder = self.encoder;
-        let ended = encoder.finish(trailers, self.to_write());
+        let ended = encoder.finish(trailers, self.waiting());
         self.encoder = encoder;
         ended.map_err(WriteError::Length)
     }
@@ -311,7 +311,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
     /// Takes a piece of the body, and writes it at once if it is large. What the peer does not take is kept.
     pub(super) fn put(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Result<(), WriteError> {
         let frame = self.encoder.piece(data.len()).map_err(WriteError::Length)?;
-        self.to_write().extend_from_slice(frame.before.as_bytes());
+        self.waiting().extend_from_slice(frame.before.as_bytes());
         let mut written = 0;
         if data.len() > COPIED && self.stream.is_write_vectored() {
             let waiting = self.output.get(self.written..).unwrap_or_default();

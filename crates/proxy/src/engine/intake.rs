@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     fn head(version: &str, method: &str, target: &str, fields: &[(&str, &str)]) -> RequestHead {
-        let fields: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let fields = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect::<Vec<_>>().concat();
         let mut bytes = format!("{method} {target} HTTP/{version}\r\n{fields}\r\n").into_bytes();
         let mut head = RequestHead::new();
         assert_eq!(head.parse(&mut bytes, &Limits::default()), Ok(Progress::Complete));

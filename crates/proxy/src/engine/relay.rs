@@ -98,10 +98,9 @@ impl Relay<'_> {
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
         }
-        if matches!(self.client, Side::Http2(_)) || self.client.is_read() {
-            if self.client.poll_gone(cx).is_ready() {
-                return Poll::Ready(Err(Broken::Client(None)));
-            }
+        let may_ask = matches!(self.client, Side::Http2(_)) || self.client.is_read();
+        if may_ask && self.client.poll_gone(cx).is_ready() {
+            return Poll::Ready(Err(Broken::Client(None)));
         }
         let Some(limit) = self.read_limit.filter(|_| waits == Waits::Reader) else {
             *since = None;

@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     fn answer(status: u16, fields: &[(&str, &str)]) -> ResponseHead {
-        let fields: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let fields = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect::<Vec<_>>().concat();
         let mut head = ResponseHead::new();
         let parsed = head.parse(&mut format!("HTTP/1.1 {status} X\r\n{fields}\r\n").into_bytes(), &Limits::default());
         assert_eq!(parsed, Ok(Progress::Complete));

@@ -48,7 +48,7 @@ pub(super) struct Upload {
 }
 
 impl Upload {
-    pub(super) fn new(limit: Option<u64>, idle: Option<Duration>, waits_for_continue: bool) -> Self {
+    pub(super) fn new(limit: Option<u64>, idle: Option<Duration>, waits_for_continue: bool, began: Instant) -> Self {
         Self {
             sent: false,
             refused: false,
@@ -60,13 +60,8 @@ impl Upload {
             lost: false,
             resent: 0,
             waits: Waits::Reader,
-            progress: Instant::now(),
+            progress: began,
         }
-    }
-
-    /// A request without one.
-    pub(super) fn none() -> Self {
-        Self::new(None, None, false)
     }
 
     pub(super) fn received(&self) -> u64 {

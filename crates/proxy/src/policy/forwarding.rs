@@ -131,7 +131,9 @@ mod tests {
         sample.with(|request| edits(forwarding, request, &mut written));
         let set = written.set.iter().map(|field| format!("{field:?}"));
         let mut lines: Vec<_> = set.chain(written.removed.iter().map(|name| format!("-{}", name.as_str()))).collect();
-        lines.iter_mut().for_each(|line| line.make_ascii_lowercase());
+        for line in &mut lines {
+            line.make_ascii_lowercase();
+        }
         lines.sort_unstable();
         lines
     }
