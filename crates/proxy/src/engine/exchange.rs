@@ -4,16 +4,15 @@ use std::{future::poll_fn, pin::Pin, rc::Rc, sync::Arc};
 
 use penstock_http1::{Expectation, Method, Name, RequestFraming, ResponseFraming, may_declare_length, reason_phrase};
 use penstock_model::Protocol;
-use penstock_routing::{HostName, Outcome};
 
 use super::{
     answer::{self, Asker},
     arrival::Client,
     fault::{BodyError, HeadError, WriteError},
     forward::{self, Asked, Failure, RESPONSE_LIMITS, Target, Upstream},
-    headers,
-    intake::{self, Intake, Refused, Upgrade},
+    intake::Upgrade,
     message::{RequestId, Version},
+    plan::{Own, Plan, client_info, prepare},
     record::Record,
     relay::{self, Broken, Relay},
     side::Side,
@@ -22,24 +21,17 @@ use super::{
     workspace::Workspace,
 };
 use crate::{
-    balance::Wish,
-    client_address::{ClientInfo, Forwarded, Scheme},
-    clock,
+    client_address::{ClientInfo, Scheme},
     control::{Busy, Command},
-    head::RequestHead,
     io::{ClientStream, UpstreamStream},
-    metrics::{LimitHit, Listener},
-    policy::{Answer, Content, forwarding},
-    route::{CompiledForward, CompiledRoute, Decision},
+    metrics::LimitHit,
+    policy::{Answer, Content},
+    route::CompiledRoute,
     upstream::Backend,
 };
 
 /// What ingress-nginx says to clients on TLS by default.
 const HSTS: &[u8] = b"max-age=31536000; includeSubDomains";
-
-/// What the health checks of balancers ask of an address, whatever its hosts: ingress-nginx answers there, and charts name it. Unless an
-/// object claims it for all hosts, the answer is that we are there. For more there is the admin port.
-const HEALTH: &[u8] = b"/healthz";
 
 const UNWRITABLE_RESPONSE: WriteError = WriteError::Head("the response cannot be written");
 
@@ -78,29 +70,6 @@ enum Done {
     },
 }
 
-/// What the stages before the backends came to. Target, host and edits are in the workspace.
-struct Plan {
-    route: Arc<CompiledRoute>,
-    backend: Arc<Backend>,
-    upgrade: Option<Upgrade>,
-    framing: RequestFraming,
-    wish: Wish,
-}
-
-/// An answer of our own, and the route that gives it.
-struct Own {
-    answer: Answer,
-    route: Option<Arc<CompiledRoute>>,
-    /// Where the request ends is known.
-    framed: bool,
-}
-
-impl Own {
-    fn of(answer: Answer, route: Option<Arc<CompiledRoute>>) -> Self {
-        Self { answer, route, framed: true }
-    }
-}
-
 /// How the client's connection is to be answered.
 #[derive(Clone, Copy, Debug)]
 struct Manner {
@@ -115,13 +84,13 @@ struct Manner {
 }
 
 /// A request under way.
-struct Exchange<'a> {
-    client: &'a Rc<Client>,
+pub(super) struct Exchange<'a> {
+    pub(super) client: &'a Rc<Client>,
     side: &'a mut Side<ClientStream>,
-    work: &'a mut Workspace,
-    record: Record,
+    pub(super) work: &'a mut Workspace,
+    pub(super) record: Record,
     upload: Upload,
-    id: RequestId,
+    pub(super) id: RequestId,
     manner: Manner,
 }
 
@@ -179,67 +148,6 @@ impl<'a> Exchange<'a> {
         let mut exchange = Self { client, side, work, record, upload, id, manner };
         let came_to = first(&mut exchange, &info);
         (exchange, came_to)
-    }
-
-    /// Reads the head, and runs the stages before the backends.
-    fn plan(&mut self, info: &ClientInfo) -> Result<Plan, Own> {
-        let Self { client, work, record, id, .. } = self;
-        let Workspace { request, version, connect, edits, target, host, .. } = &mut **work;
-        let (version, connect) = (*version, *connect);
-        let intake = match intake::read(request, version, connect) {
-            // Of a request whose end is not known nothing else counts.
-            Ok(_) | Err(Refused { framed: true, .. }) if request.is_server_wide() => {
-                record.head(request, (version, connect), "", info, id.as_str());
-                return Err(Own::of(Answer::plain(204), None));
-            }
-            Ok(intake) => intake,
-            Err(Refused { answer, framed }) => {
-                let host = request.fields().get(Name::Host).and_then(|host| std::str::from_utf8(host).ok());
-                record.head(request, (version, connect), host.unwrap_or_default(), info, id.as_str());
-                return Err(Own { answer, route: None, framed });
-            }
-        };
-        record.head(request, (version, connect), intake.authority, info, id.as_str());
-        let shared = &client.worker.shared;
-        let name = intake.host.as_ref();
-        let host_name = name.map(HostName::as_str);
-        let http2 = version == Version::Http2;
-        if client.listener == Listener::Https && shared.tls.misdirected(client.sni.as_deref(), host_name, http2) {
-            return Err(Own::of(Answer::page(421, "This connection was made for another host."), None));
-        }
-        let ports = shared.ports();
-        let seen = RequestHead {
-            method: request.method_str(),
-            authority: intake.authority,
-            path: &intake.path,
-            query: intake.query,
-            headers: request.fields(),
-            client: info,
-            listener: client.entrance(ports),
-            ports,
-            request_id: id.as_str(),
-            name_has_certificate: host_name.is_some_and(|name| shared.tls.has_certificate(name)),
-            content_length: intake.content_length,
-            upgrade: intake.upgrade.as_ref().map(Upgrade::protocols),
-        };
-        let route = match_route(client, name, &intake, &seen)?;
-        record.route(&route);
-        let own = |answer, route: &Arc<CompiledRoute>| Err(Own::of(answer, Some(route.clone())));
-        let forward = match route.decide(&seen) {
-            Decision::Answer(answer) => return own(answer, &route),
-            Decision::Forward(forward) => forward,
-        };
-        let wish = Wish::of(&route.route.policies.balancing, &seen);
-        let Some(backend) = forward.choose(wish.backend()).cloned() else {
-            return own(Answer::page(503, "The backend of this route has no endpoints."), &route);
-        };
-        forwarding::edits(route.route.policies.forwarding, &seen, edits);
-        put_host(host, forward, &route, &seen);
-        if !put_target(target, forward, &seen) {
-            return own(Answer::page(400, "The path that the rewrite gives cannot be sent."), &route);
-        }
-        let Intake { upgrade, framing, .. } = intake;
-        Ok(Plan { route, backend, upgrade, framing, wish })
     }
 
     async fn forward(&mut self, plan: Plan) -> Done {
@@ -489,12 +397,12 @@ impl<'a> Exchange<'a> {
     }
 
     fn failed(&mut self, failure: &Failure, backend: &Backend, route: &Arc<CompiledRoute>) -> Done {
-        tell(backend, route, failure);
+        failure.tell(backend, route);
         self.record.note(failure);
         if matches!(failure, Failure::ClientGone) {
             return Done::After(After::Cut);
         }
-        let answer = answer_to(failure, &self.client.worker.shared.metrics);
+        let answer = failure.answer(&self.client.worker.shared.metrics);
         // Where such a body ends nobody knows.
         let framed = !matches!(failure, Failure::Body(_) | Failure::TooSlow);
         Done::Own(Own { answer, route: Some(route.clone()), framed })
@@ -572,68 +480,6 @@ async fn end(side: &mut Side<ClientStream>, upload: &Upload, keeps: bool, framed
     After::Close { unread: !framed || !side.is_read() }
 }
 
-fn match_route(
-    client: &Client,
-    name: Option<&HostName<'_>>,
-    intake: &Intake<'_>,
-    seen: &RequestHead<'_>,
-) -> Result<Arc<CompiledRoute>, Own> {
-    let table = client.worker.shared.table.load();
-    let answer = match table.find(name, seen) {
-        Outcome::Matched(route) => return Ok(route.clone()),
-        Outcome::NoHost | Outcome::NoRoute if !table.is_claimed(name) && intake.path.raw() == HEALTH => Answer::text(200, "ok\n"),
-        Outcome::NoHost => Answer::page(404, "No route is set up for this host."),
-        Outcome::NoRoute => Answer::page(404, "No route of this host takes this request."),
-        Outcome::Ambiguous(_) => Answer::page(400, "The path can be read in more than one way."),
-    };
-    Err(Own::of(answer, None))
-}
-
-/// Puts the host that the backend is asked for.
-fn put_host(out: &mut Vec<u8>, forward: &CompiledForward, route: &CompiledRoute, request: &RequestHead<'_>) {
-    let host = match &forward.host {
-        Some(host) => host,
-        // ingress-nginx sends on what a trusted proxy was asked for.
-        None if route.ingress_nginx() => request.public_authority(),
-        None => request.authority,
-    };
-    out.clear();
-    out.extend_from_slice(host.as_bytes());
-}
-
-/// Puts the target that the backend is asked for. Says whether it can be sent.
-fn put_target(out: &mut Vec<u8>, forward: &CompiledForward, request: &RequestHead<'_>) -> bool {
-    out.clear();
-    out.extend_from_slice(&forward.rewrite.apply(request.path));
-    if let Some(query) = request.query {
-        out.push(b'?');
-        out.extend_from_slice(query.as_bytes());
-    }
-    !out.is_empty() && out.iter().all(u8::is_ascii_graphic)
-}
-
-/// Makes the fields of a request those that the backend gets. Says whether that can be.
-fn prepare(work: &mut Workspace, route: &CompiledRoute) -> bool {
-    let Workspace { request, edits, host, .. } = work;
-    let fields = request.fields_mut();
-    if fields.remove_hop_by_hop().is_err() {
-        return false;
-    }
-    // We answer it ourselves when the body is asked for (RFC 9110 §10.1.1).
-    fields.remove(Name::Expect);
-    if route.ingress_nginx() {
-        headers::drop_underscores(fields);
-    }
-    headers::join_cookies(fields);
-    headers::drop_twins(fields, edits);
-    edits.apply(fields);
-    if fields.set(Name::Host, host).is_err() {
-        host.clear();
-    }
-    route.request_headers.apply(fields);
-    true
-}
-
 /// What the client's response carries besides what the upstream sent.
 fn finish(work: &mut Workspace, route: &CompiledRoute, https: bool) {
     let fields = work.response.fields_mut();
@@ -645,53 +491,4 @@ fn finish(work: &mut Workspace, route: &CompiledRoute, https: bool) {
     }
     route.response_headers.apply(fields);
     answer::finish(fields);
-}
-
-/// Says in the log what is wrong with a backend, so that nobody has to turn up the level while its users wait.
-fn tell(backend: &Backend, route: &CompiledRoute, failure: &Failure) {
-    let told = failure.concerns_backend().then(|| backend.trouble.failed(clock::now())).flatten();
-    match told {
-        Some(requests) => {
-            let hint = failure.hint();
-            tracing::warn!(backend = %backend.name(), route = %route.name().object, rule = &*route.name().rule, requests, "requests could not be forwarded: {failure}{hint}");
-        }
-        None => tracing::debug!(backend = %backend.name(), error = %failure, "a request could not be forwarded"),
-    }
-}
-
-fn answer_to(failure: &Failure, metrics: &crate::metrics::Metrics) -> Answer {
-    match failure {
-        Failure::TooLarge => Answer::page(413, "The request's body is larger than this route allows."),
-        Failure::TooSlow => {
-            metrics.limits.inc(LimitHit::BodyTime);
-            Answer::page(408, "The request's body did not come in time.")
-        }
-        Failure::ClientGone => Answer::plain(400),
-        Failure::Body(error) => Answer::page(error.status(), error.message()),
-        Failure::NoEndpoints => Answer::page(503, "The backend of this route has no endpoints."),
-        Failure::BackendFull => Answer::page(503, "The backend of this route has as many requests as it may."),
-        Failure::Connect(_) => Answer::page(502, "The backend cannot be reached."),
-        Failure::ConnectTimeout => Answer::page(504, "The backend cannot be reached in time."),
-        Failure::ResponseTimeout => {
-            metrics.limits.inc(LimitHit::ResponseTime);
-            Answer::page(504, "The backend did not answer in time.")
-        }
-        Failure::UpgradeOverHttp2 => Answer::page(502, "The backend speaks HTTP/2, over which it cannot be asked for a WebSocket."),
-        Failure::Unwritable => Answer::page(502, "The request cannot be written in the backend's version of HTTP."),
-        Failure::Http(_) => Answer::page(502, "The backend's answer cannot be read, or it closed the connection."),
-    }
-}
-
-fn client_info(client: &Client, work: &Workspace) -> ClientInfo {
-    let fields = work.request.fields();
-    client.worker.shared.trusted.client(
-        client.peer.ip(),
-        client.scheme,
-        Forwarded {
-            forwarded_for: fields.all(Name::XForwardedFor),
-            proto: fields.all(Name::XForwardedProto),
-            host: fields.all(Name::XForwardedHost),
-            port: fields.all(Name::XForwardedPort),
-        },
-    )
 }

@@ -30,7 +30,11 @@ use super::{
 };
 use crate::{
     balance::{BeginError, Loss, Tries, Wish},
+    clock,
     io::{ClientStream, UpstreamStream},
+    metrics::{LimitHit, Metrics},
+    policy::Answer,
+    route::CompiledRoute,
     upstream::{Backend, ConnectError, Connection, Place, Sender, StreamCount},
     worker::Worker,
 };
@@ -114,6 +118,46 @@ impl Failure {
                 "; if its certificate is its own, give its authority as tls.caSecretName, or switch verification off (--insecure, tls.verify: false)"
             }
             _ => "",
+        }
+    }
+}
+
+impl Failure {
+    /// Says in the log what is wrong with a backend, so that nobody has to turn up the level while its users wait.
+    pub(super) fn tell(&self, backend: &Backend, route: &CompiledRoute) {
+        let told = self.concerns_backend().then(|| backend.trouble.failed(clock::now())).flatten();
+        match told {
+            Some(requests) => {
+                let hint = self.hint();
+                tracing::warn!(backend = %backend.name(), route = %route.name().object, rule = &*route.name().rule, requests, "requests could not be forwarded: {self}{hint}");
+            }
+            None => tracing::debug!(backend = %backend.name(), error = %self, "a request could not be forwarded"),
+        }
+    }
+
+    /// What the client is told.
+    pub(super) fn answer(&self, metrics: &Metrics) -> Answer {
+        match self {
+            Self::TooLarge => Answer::page(413, "The request's body is larger than this route allows."),
+            Self::TooSlow => {
+                metrics.limits.inc(LimitHit::BodyTime);
+                Answer::page(408, "The request's body did not come in time.")
+            }
+            Self::ClientGone => Answer::plain(400),
+            Self::Body(error) => Answer::page(error.status(), error.message()),
+            Self::NoEndpoints => Answer::page(503, "The backend of this route has no endpoints."),
+            Self::BackendFull => Answer::page(503, "The backend of this route has as many requests as it may."),
+            Self::Connect(_) => Answer::page(502, "The backend cannot be reached."),
+            Self::ConnectTimeout => Answer::page(504, "The backend cannot be reached in time."),
+            Self::ResponseTimeout => {
+                metrics.limits.inc(LimitHit::ResponseTime);
+                Answer::page(504, "The backend did not answer in time.")
+            }
+            Self::UpgradeOverHttp2 => {
+                Answer::page(502, "The backend speaks HTTP/2, over which it cannot be asked for a WebSocket.")
+            }
+            Self::Unwritable => Answer::page(502, "The request cannot be written in the backend's version of HTTP."),
+            Self::Http(_) => Answer::page(502, "The backend's answer cannot be read, or it closed the connection."),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! crate stay in the files that speak HTTP/2.
 //!
 //! Upwards: `http1` and `http2` are one connection or stream each, on either side; `side` is one of them, and a body's way from one to another;
-//! `upload`, `relay` and `forward` are the parts of an `exchange`, which `client_http1` and `client_http2` begin.
+//! `plan`, `forward`, `upload` and `relay` are the parts of an `exchange`, which `client_http1` and `client_http2` begin.
 
 mod answer;
 mod arrival;
@@ -20,6 +20,7 @@ mod intake;
 mod message;
 mod outgoing;
 mod patience;
+mod plan;
 mod record;
 mod relay;
 mod side;
