@@ -7,7 +7,7 @@ use std::{
     fmt, io,
     pin::Pin,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -22,6 +22,7 @@ use crate::{
     clock,
     control::Control,
     metrics::{LimitHit, Listener, Metrics},
+    worker::Shared,
 };
 
 /// Any byte stream of both ways.
@@ -106,23 +107,29 @@ impl Stall {
     }
 }
 
-/// A client connection is counted as open for as long as this lives.
+/// A client connection is counted as open for as long as this lives: also as a tunnel.
 #[derive(Debug)]
 pub(crate) struct Open {
-    metrics: Arc<Metrics>,
-    listener: Listener,
+    shared: Arc<Shared>,
+    pub(crate) listener: Listener,
 }
 
 impl Open {
-    pub(crate) fn new(metrics: &Arc<Metrics>, listener: Listener) -> Self {
-        metrics.connections_open.inc(listener);
-        Self { metrics: metrics.clone(), listener }
+    /// None: there are as many as there may be.
+    pub(crate) fn new(shared: &Arc<Shared>, listener: Listener) -> Option<Self> {
+        if shared.connections.fetch_add(1, Relaxed) >= shared.most_connections {
+            shared.connections.fetch_sub(1, Relaxed);
+            return None;
+        }
+        shared.metrics.connections_open.inc(listener);
+        Some(Self { shared: shared.clone(), listener })
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.metrics.connections_open.dec(self.listener);
+        self.shared.metrics.connections_open.dec(self.listener);
+        self.shared.connections.fetch_sub(1, Relaxed);
     }
 }
 
@@ -155,7 +162,7 @@ impl ClientStream {
         let watched = self.stall.watch(cx, self.write_limit, written);
         if pending && watched.is_ready() {
             self.control.stall();
-            self.open.metrics.limits.inc(LimitHit::WriteTime);
+            self.open.shared.metrics.limits.inc(LimitHit::WriteTime);
         }
         watched
     }

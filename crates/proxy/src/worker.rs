@@ -7,10 +7,7 @@ use std::{
     io,
     net::TcpListener,
     rc::Rc,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, OnceLock, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -28,6 +25,7 @@ use crate::{
     control::{Command, Control, SweepLimits},
     engine,
     head::PublicPorts,
+    io::Open,
     metrics::{LimitHit, Listener, Metrics},
     options::Options,
     table::Routes,
@@ -142,15 +140,6 @@ pub(crate) enum Order {
     Drain { grace: Duration },
     /// End now.
     Stop,
-}
-
-/// Counts a client connection of the process.
-struct Counted(Arc<Shared>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Relaxed);
-    }
 }
 
 /// Counts a task that panicked. The runtime keeps the panic from reaching others.
@@ -278,17 +267,14 @@ async fn accept(worker: Rc<Worker>, socket: tokio::net::TcpListener, listener: L
 fn begin(worker: &Rc<Worker>, stream: tokio::net::TcpStream, peer: std::net::SocketAddr, listener: Listener) {
     let shared = &worker.shared;
     shared.metrics.connections_accepted.inc(listener);
-    let open = shared.connections.fetch_add(1, Relaxed);
-    let counted = Counted(shared.clone());
-    if open >= shared.most_connections {
+    let Some(open) = Open::new(shared, listener) else {
         shared.metrics.connections_shed.inc(listener);
         shared.metrics.limits.inc(LimitHit::Connections);
-        drop(counted);
         return;
-    }
+    };
     let panics = PanicCount(shared.metrics.clone());
     let worker = worker.clone();
-    tokio::task::spawn_local(engine::serve(worker, stream, peer, listener, (panics, counted)));
+    tokio::task::spawn_local(engine::serve(worker, stream, peer, open, panics));
 }
 
 /// accept(2) hands errors of the connection on (see "Error handling" there).

@@ -51,6 +51,19 @@ async fn promise_9_a_head_that_is_too_large_is_a_431() {
 }
 
 #[tokio::test]
+async fn promise_9_a_tunnel_is_a_connection_like_any_other() {
+    let limits = Limits { connections: Some(1), ..Limits::default() };
+    let proxy = start_within(limits, &model(vec![route("/", backend(support::echo_upgraded).await)]));
+    let mut tunnel = support::open_websocket(&proxy).await;
+    support::echo(&mut tunnel, "one").await;
+    let mut shed = TcpStream::connect(proxy.http).await.unwrap();
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(PATIENCE, shed.read_to_end(&mut rest)).await.expect("not shed");
+    assert!(ended.map_or(true, |read| read == 0));
+    support::echo(&mut tunnel, "two").await;
+}
+
+#[tokio::test]
 async fn promise_9_connections_over_the_limit_are_shed_and_counted() {
     let limits = Limits { connections: Some(2), ..Limits::default() };
     let (plane, address) = started(Options { limits, ..options() }, &model(vec![route("/", saying("x").await)]));

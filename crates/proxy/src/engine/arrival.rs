@@ -65,8 +65,8 @@ struct Arrived {
 }
 
 /// Brings a connection to HTTP, and hands it to a task of its own: what came before is large, and gone then. `held` is kept until that ends.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, listener: Listener, held: impl Sized + 'static) {
-    let Some((client, stream, http2)) = begin(worker, stream, peer, listener).await else { return };
+pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, open: Open, held: impl Sized + 'static) {
+    let Some((client, stream, http2)) = begin(worker, stream, peer, open).await else { return };
     let held = (held, client.worker.connections.enter(&client.control));
     if http2 {
         tokio::task::spawn_local(client_http2::serve(client, stream, held));
@@ -75,14 +75,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
     }
 }
 
-async fn begin(
-    worker: Rc<Worker>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    listener: Listener,
-) -> Option<(Rc<Client>, ClientStream, bool)> {
+async fn begin(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, open: Open) -> Option<(Rc<Client>, ClientStream, bool)> {
     let shared = worker.shared.clone();
-    let open = Open::new(&shared.metrics, listener);
+    let listener = open.listener;
     let step = Cell::new(Step::First);
     let arrival = tokio::time::timeout(shared.options.limits.head_time, arrive(&worker, stream, peer, listener, &step));
     let Ok(arrived) = arrival.await else {
