@@ -8,7 +8,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
 mod case;
+mod floods;
+mod frames;
 mod framing;
+mod http2;
 mod requests;
 mod responses;
 mod stage;
