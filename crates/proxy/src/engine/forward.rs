@@ -451,6 +451,8 @@ impl Attempting<'_> {
         if response.status() == 100 || !self.target.takes_interim || response.fields_mut().remove_hop_by_hop().is_err() {
             return;
         }
+        // Whoever went by it would take the response's head for a body (RFC 9110 §8.6).
+        response.fields_mut().remove(Name::ContentLength);
         match asked.side {
             Side::Http1(client) => {
                 let reason = penstock_http1::reason_phrase(response.status());

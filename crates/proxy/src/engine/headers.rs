@@ -60,13 +60,15 @@ pub(super) fn join_cookies(fields: &mut Fields) {
     }
 }
 
-/// Drops fields that a CGI or WSGI program reads as one that we write: it sees `_` and `-` alike (RFC 3875 §4.1.18).
+/// Drops fields that a CGI or WSGI program reads as one that we write: it sees `_` and `-` alike (RFC 3875 §4.1.18). Those that frame the
+/// body are among them.
 pub(super) fn drop_twins(fields: &mut Fields, edits: &Edits) {
     let odd = |name: &[u8]| name.contains(&b'_');
+    let ours = |name: &[u8]| edits.concern(name) || matches!(Name::of(name), Name::ContentLength | Name::TransferEncoding);
     if fields.contains(Name::Other) && fields.iter().any(|field| odd(field.raw_name)) {
         fields.retain(|field| {
             let hyphens = || field.raw_name.iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).collect::<Vec<_>>();
-            !odd(field.raw_name) || !edits.concern(&hyphens())
+            !odd(field.raw_name) || !ours(&hyphens())
         });
     }
 }
@@ -113,8 +115,14 @@ mod tests {
 
     #[test]
     fn fields_that_could_be_taken_for_ours_are_dropped() {
-        let mut fields =
-            list(&[("X_Forwarded_For", "6.6.6.6"), ("x-forwarded_for", "6.6.6.6"), ("x_other", "1"), ("x-real-ip", "1")]);
+        let mut fields = list(&[
+            ("X_Forwarded_For", "6.6.6.6"),
+            ("x-forwarded_for", "6.6.6.6"),
+            ("x_other", "1"),
+            ("x-real-ip", "1"),
+            ("Transfer_Encoding", "chunked"),
+            ("Content_Length", "5"),
+        ]);
         let mut edits = Edits::default();
         edits.set.push(Name::XForwardedFor, b"").unwrap();
         edits.removed.push(Name::XRealIp);

@@ -1,0 +1,83 @@
+//! What a case is.
+
+/// What the backend does when a request of the case is there.
+#[derive(Clone, Debug)]
+pub enum Step {
+    Say(Vec<u8>),
+    /// Waits until the client has something of it.
+    Begun,
+    /// Waits until the client has all that it is to get.
+    Await,
+    /// Ends its side.
+    Close,
+    Reset,
+    /// Gives back what comes, until it ends.
+    Echo,
+}
+
+/// When it begins to: with the whole request, or with its head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    Request,
+    Head,
+}
+
+/// What the client does when it has sent what it has to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    Reads,
+    /// Ends its side, and reads on.
+    Ends,
+    /// Is gone once its request is under way.
+    Leaves,
+    /// Says this too, once something of an answer is there.
+    Adds(&'static [u8]),
+}
+
+#[derive(Debug)]
+pub struct Case {
+    /// What must hold.
+    pub name: String,
+    /// Where that comes from: a section, or a fault that others had.
+    pub source: &'static str,
+    pub sends: Vec<u8>,
+    pub then: Then,
+    /// Empty: 200, with the target as its body.
+    pub says: Vec<Step>,
+    pub when: When,
+    /// What the client gets, message by message, and then what becomes of its connection: it `stays`, `closes` (after whole messages), is
+    /// `cut` within one, or is a `tunnel` through which this comes.
+    pub gets: String,
+    /// What the backend gets, message by message.
+    pub passes: String,
+}
+
+/// A case of a client: the backend answers as it should.
+pub fn case(
+    name: impl Into<String>,
+    source: &'static str,
+    sends: impl Into<Vec<u8>>,
+    gets: impl Into<String>,
+    passes: impl Into<String>,
+) -> Case {
+    let (name, gets, passes) = (name.into(), gets.into(), passes.into());
+    Case { name, source, sends: sends.into(), then: Then::Reads, says: Vec::new(), when: When::Request, gets, passes }
+}
+
+impl Case {
+    pub fn then(self, then: Then) -> Self {
+        Self { then, ..self }
+    }
+
+    pub fn says(self, says: Vec<Step>) -> Self {
+        Self { says, ..self }
+    }
+
+    pub fn when(self, when: When) -> Self {
+        Self { when, ..self }
+    }
+}
+
+pub fn say(bytes: impl Into<Vec<u8>>) -> Step {
+    Step::Say(bytes.into())
+}

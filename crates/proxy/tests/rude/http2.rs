@@ -1,0 +1,331 @@
+//! Clients of HTTP/2, frame by frame: heads, bodies and frames out of order. Each case goes on a connection of its own, where a sibling asks for
+//! a word after it.
+
+use tokio::io::AsyncWriteExt;
+
+use crate::{
+    case::{Step, When, say},
+    frames::{CONTINUATION, Connection, DATA, EH, ES, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, block},
+    stage::{Stage, stage},
+    support::http2::frame,
+    wire::shown,
+};
+
+struct Case {
+    name: &'static str,
+    source: &'static str,
+    /// After the preface and SETTINGS.
+    frames: Vec<u8>,
+    /// What comes on stream 1: a status and a body, a reset; or what the whole connection is closed with.
+    gets: &'static str,
+    passes: &'static str,
+}
+
+/// A request of stream 1, with these fields besides.
+fn request(method: &str, path: &str, fields: &[(&str, &str)], flags: u8) -> Vec<u8> {
+    let all = [&[(":method", method), (":scheme", "http"), (":path", path), (":authority", "a")], fields].concat();
+    frame(HEADERS, flags, 1, &block(&all))
+}
+
+async fn play(stage: &Stage, case: &Case) -> Result<(), String> {
+    stage.begin(&[], When::Request);
+    let mut connection = Connection::open(stage, &[]).await;
+    let word = stage.word();
+    let sibling = [(":method", "GET"), (":scheme", "http"), (":path", &*format!("/word/{word}")), (":authority", "good")];
+    let all = [&case.frames[..], &frame(HEADERS, EH | ES, 3, &block(&sibling))].concat();
+    // It may be closed before it is all there.
+    let _ = connection.stream.write_all(&all).await;
+    let (got, body) = connection.outcome(!case.gets.is_empty()).await;
+    stage.others_are_served().await?;
+    if got != case.gets {
+        return Err(format!("the client got    {got}\n  and should have   {}", case.gets));
+    }
+    if !got.starts_with("closed") && !got.starts_with("cut") && body != word.as_bytes() {
+        return Err(format!("the sibling got {}", shown(&body)));
+    }
+    stage.passed(case.passes).await
+}
+
+async fn run(cases: Vec<Case>) {
+    let stage = stage().await;
+    let mut failures = Vec::new();
+    for case in &cases {
+        if let Err(why) = play(&stage, case).await {
+            failures.push(format!("{} ({})\n  {why}", case.name, case.source));
+        }
+    }
+    assert!(failures.is_empty(), "{} of {} cases:\n{}", failures.len(), cases.len(), failures.join("\n"));
+}
+
+const MALFORMED: &str = "reset PROTOCOL_ERROR";
+/// The backend gets nothing, or nothing that is whole.
+const BROKEN: &str = "?cut";
+/// RFC 9113 §5.4 lets a fault of a stream end its connection.
+const CLOSED: &str = "closed PROTOCOL_ERROR";
+
+#[tokio::test]
+async fn heads() {
+    const METHOD: (&str, &str) = (":method", "GET");
+    const SCHEME: (&str, &str) = (":scheme", "http");
+    const PATH: (&str, &str) = (":path", "/x");
+    const AUTHORITY: (&str, &str) = (":authority", "a");
+    let head = |name, source, fields: &[(&str, &str)], gets, passes| Case {
+        name,
+        source,
+        frames: frame(HEADERS, EH | ES, 1, &block(fields)),
+        gets,
+        passes,
+    };
+    let pseudo = |name, fields: &[(&str, &str)]| head(name, "RFC 9113 §8.3", fields, MALFORMED, "");
+    let with = |name, source, field: (&str, &str), gets, passes| {
+        head(name, source, &[METHOD, SCHEME, PATH, AUTHORITY, field], gets, passes)
+    };
+    let bad = |name, source, field| with(name, source, field, MALFORMED, "");
+    let closed = |name, source, field| with(name, source, field, CLOSED, "");
+    let path = |name, path, gets| head(name, "RFC 9113 §8.3.1", &[METHOD, SCHEME, (":path", path), AUTHORITY], gets, "");
+    let authority =
+        |name, authority, gets| head(name, "RFC 9113 §8.3.1", &[METHOD, SCHEME, PATH, (":authority", authority)], gets, "");
+    let ok = "200 \"/x\"";
+    run(vec![
+        pseudo("no method", &[SCHEME, PATH, AUTHORITY]),
+        pseudo("no scheme", &[METHOD, PATH, AUTHORITY]),
+        pseudo("no path", &[METHOD, SCHEME, AUTHORITY]),
+        pseudo("an empty path", &[METHOD, SCHEME, (":path", ""), AUTHORITY]),
+        head("an empty method", "RFC 9113 §8.3", &[(":method", ""), SCHEME, PATH, AUTHORITY], CLOSED, ""),
+        pseudo("two methods", &[METHOD, METHOD, SCHEME, PATH, AUTHORITY]),
+        pseudo("two schemes", &[METHOD, SCHEME, SCHEME, PATH, AUTHORITY]),
+        pseudo("two paths", &[METHOD, SCHEME, PATH, (":path", "/y"), AUTHORITY]),
+        pseudo("two authorities", &[METHOD, SCHEME, PATH, AUTHORITY, (":authority", "b")]),
+        pseudo("a path after a field", &[METHOD, SCHEME, AUTHORITY, ("x-a", "1"), PATH]),
+        pseudo("a second path after a field", &[METHOD, SCHEME, AUTHORITY, PATH, ("x-a", "1"), PATH]),
+        pseudo("a status", &[METHOD, SCHEME, PATH, AUTHORITY, (":status", "200")]),
+        head("one that nobody knows", "RFC 9113 §8.3", &[METHOD, SCHEME, PATH, AUTHORITY, (":x", "1")], CLOSED, ""),
+        pseudo("a protocol for GET", &[METHOD, SCHEME, PATH, AUTHORITY, (":protocol", "websocket")]),
+        head("no authority and no Host", "RFC 9113 §8.3.1", &[METHOD, SCHEME, PATH], "400", ""),
+        head("a Host alone", "RFC 9113 §8.3.1", &[METHOD, SCHEME, PATH, ("host", "b")], ok, "GET /x for b"),
+        with("a Host that is another", "RFC 9113 §8.3.1", ("host", "b"), "400", ""),
+        with("a Host that is the same", "RFC 9113 §8.3.1", ("host", "A"), ok, "GET /x for a"),
+        head("two Hosts", "RFC 9113 §8.3.1", &[METHOD, SCHEME, PATH, ("host", "a"), ("host", "a")], "400", ""),
+        authority("userinfo", "u@a", "400"),
+        authority("a blank in the authority", "a b", MALFORMED),
+        authority("a line in the authority", "a\r\nX: b", MALFORMED),
+        authority("a path in the authority", "a/b", MALFORMED),
+        authority("two ports", "a:80:80", MALFORMED),
+        path("a path that is relative", "x", MALFORMED),
+        path("a path that is a URI", "http://b/x", MALFORMED),
+        path("an asterisk for GET", "*", "400"),
+        path("a blank in the path", "/x HTTP/1.1", MALFORMED),
+        path("a line in the path", "/x HTTP/1.1\r\nX: y", MALFORMED),
+        head("a fragment does not go on", "RFC 9113 §8.3.1", &[METHOD, SCHEME, (":path", "/x#y"), AUTHORITY], ok, "GET /x for a"),
+        path("an escape that is none", "/%zz", "400"),
+        path("an escaped NUL", "/%00", "400"),
+        head("a method with a blank", "RFC 9110 §9.1", &[(":method", "GET /y HTTP/1.1\r\n"), SCHEME, PATH, AUTHORITY], CLOSED, ""),
+        head("TRACE", "RFC 9110 §9.3.8", &[(":method", "TRACE"), SCHEME, PATH, AUTHORITY], "405", ""),
+        head("CONNECT", "RFC 9113 §8.5", &[(":method", "CONNECT"), (":authority", "a:80")], "405", ""),
+        head(
+            "CONNECT for what nobody knows",
+            "RFC 8441 §4",
+            &[(":method", "CONNECT"), (":protocol", "raw"), SCHEME, PATH, AUTHORITY],
+            "501",
+            "",
+        ),
+        closed("a name in upper case", "RFC 9113 §8.2.1", ("X-A", "1")),
+        closed("a name with a blank", "RFC 9113 §8.2.1", ("x a", "1")),
+        closed("a name with a colon", "RFC 9113 §8.2.1", ("x:a", "1")),
+        closed("a name with a line", "RFC 9113 §8.2.1; CVE-2021-33193", ("x\r\na", "1")),
+        closed("no name", "RFC 9113 §8.2.1", ("", "1")),
+        closed("a line in a value", "RFC 9113 §8.2.1; CVE-2021-33193", ("x-a", "1\r\nContent-Length: 5")),
+        closed("a bare LF in a value", "RFC 9113 §8.2.1", ("x-a", "1\nX-B: 2")),
+        closed("a bare CR in a value", "RFC 9113 §8.2.1", ("x-a", "1\rX-B: 2")),
+        closed("a NUL in a value", "RFC 9113 §8.2.1", ("x-a", "1\0")),
+        bad("Connection", "RFC 9113 §8.2.2", ("connection", "x-a")),
+        bad("Keep-Alive", "RFC 9113 §8.2.2", ("keep-alive", "5")),
+        bad("Proxy-Connection", "RFC 9113 §8.2.2", ("proxy-connection", "close")),
+        bad("Transfer-Encoding", "RFC 9113 §8.2.2; CVE-2021-21295", ("transfer-encoding", "chunked")),
+        bad("Upgrade", "RFC 9113 §8.2.2", ("upgrade", "h2c")),
+        bad("TE other than trailers", "RFC 9113 §8.2.2", ("te", "gzip")),
+        with("TE of trailers", "RFC 9113 §8.2.2", ("te", "trailers"), ok, "GET /x for a"),
+        with("blanks around a value do not go on", "RFC 9113 §8.2.1", ("x-a", " 1\t"), ok, "GET /x for a x-a: 1"),
+        with("who the client is cannot be said", "RFC 7239 §8.1", ("x-forwarded-for", "6.6.6.6"), ok, "GET /x for a"),
+        with("an expectation that nobody knows", "RFC 9110 §10.1.1", ("expect", "x"), "417", ""),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn bodies() {
+    let post = |name, source, fields: &[(&str, &str)], after: Vec<Vec<u8>>, gets, passes| {
+        let flags = if after.is_empty() { EH | ES } else { EH };
+        Case { name, source, frames: [request("POST", "/x", fields, flags), after.concat()].concat(), gets, passes }
+    };
+    let data = |text: &str, flags| frame(DATA, flags, 1, text.as_bytes());
+    let trailers = |fields: &[(&str, &str)], flags| frame(HEADERS, EH | flags, 1, &block(fields));
+    let length = |text| ("content-length", text);
+    let source = "RFC 9113 §8.1.1; CVE-2021-21295";
+    let ok = "200 \"/x\"";
+    run(vec![
+        post("as long as it says", source, &[length("2")], vec![data("hi", ES)], ok, "POST /x for a length \"hi\""),
+        post("longer than it says", source, &[length("2")], vec![data("hi!", ES)], MALFORMED, BROKEN),
+        post("longer than it says, in two pieces", source, &[length("2")], vec![data("hi", 0), data("!", ES)], MALFORMED, "*"),
+        post("shorter than it says", source, &[length("5")], vec![data("hi", ES)], MALFORMED, BROKEN),
+        post("nothing, and it says more", source, &[length("5")], vec![], MALFORMED, BROKEN),
+        post("nothing, and it says so", source, &[length("0")], vec![], ok, "POST /x for a length \"\""),
+        post(
+            "shorter than it says, and trailers",
+            source,
+            &[length("5")],
+            vec![data("hi", 0), trailers(&[("x-a", "1")], ES)],
+            MALFORMED,
+            BROKEN,
+        ),
+        post("two lengths", source, &[length("2"), length("3")], vec![data("hi", ES)], MALFORMED, BROKEN),
+        post("a length with a sign", source, &[length("+2")], vec![data("hi", ES)], MALFORMED, BROKEN),
+        post("a list of lengths", source, &[length("2, 2")], vec![data("hi", ES)], MALFORMED, BROKEN),
+        post("no length", source, &[], vec![data("hi", ES)], ok, "POST /x for a chunked \"hi\""),
+        post(
+            "data that looks like chunks",
+            source,
+            &[],
+            vec![data("0\r\n\r\nGET /y HTTP/1.1\r\n\r\n", ES)],
+            ok,
+            "POST /x for a chunked \"0\\r\\n\\r\\nGET /y HTTP/1.1\\r\\n\\r\\n\"",
+        ),
+        post(
+            "trailers",
+            "RFC 9113 §8.1",
+            &[],
+            vec![data("hi", 0), trailers(&[("x-a", "1"), ("host", "b"), ("content-length", "5")], ES)],
+            ok,
+            "POST /x for a chunked \"hi\" trailer x-a: 1",
+        ),
+        post(
+            "a pseudo-header in trailers does not go on",
+            "RFC 9113 §8.1",
+            &[],
+            vec![data("hi", 0), trailers(&[(":path", "/y")], ES)],
+            ok,
+            "POST /x for a chunked \"hi\"",
+        ),
+        post(
+            "trailers that do not end it",
+            "RFC 9113 §8.1",
+            &[],
+            vec![data("hi", 0), trailers(&[("x-a", "1")], 0)],
+            MALFORMED,
+            BROKEN,
+        ),
+        post(
+            "a reset within, which nothing answers",
+            "RFC 9113 §5.4.2",
+            &[length("5")],
+            vec![data("hi", 0), frame(RST_STREAM, 0, 1, &8_u32.to_be_bytes())],
+            "",
+            BROKEN,
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn frames() {
+    let case = |name, source, frames: Vec<Vec<u8>>, gets, passes| Case { name, source, frames: frames.concat(), gets, passes };
+    let closed = |name, source, frames: Vec<Vec<u8>>, gets| case(name, source, frames, gets, "*");
+    let get = || request("GET", "/x", &[], EH | ES);
+    let open = || request("POST", "/x", &[], EH);
+    let update = |stream, by: u32| frame(WINDOW_UPDATE, 0, stream, &by.to_be_bytes());
+    let protocol = "closed PROTOCOL_ERROR";
+    let size = "closed FRAME_SIZE_ERROR";
+    let raw = |bytes: &[u8]| frame(HEADERS, EH | ES, 1, bytes);
+    run(vec![
+        case("a frame that nobody knows", "RFC 9113 §4.1", vec![frame(77, 255, 1, b"x"), get()], "200 \"/x\"", "GET /x for a"),
+        case(
+            "a head in pieces",
+            "RFC 9113 §6.10",
+            vec![frame(HEADERS, ES, 1, &get()[9..20]), frame(CONTINUATION, EH, 1, &get()[20..])],
+            "200 \"/x\"",
+            "GET /x for a",
+        ),
+        closed("DATA on no stream", "RFC 9113 §6.1", vec![frame(DATA, 0, 0, b"x")], protocol),
+        closed("DATA on an idle stream", "RFC 9113 §5.1", vec![frame(DATA, 0, 1, b"x")], protocol),
+        closed("DATA after the end", "RFC 9113 §5.1", vec![get(), frame(DATA, ES, 1, b"x")], protocol),
+        closed("a head after the end", "RFC 9113 §5.1", vec![get(), get()], protocol),
+        closed("a head on a stream of ours", "RFC 9113 §5.1.1", vec![frame(HEADERS, EH | ES, 2, &get()[9..])], protocol),
+        closed("a head on no stream", "RFC 9113 §6.2", vec![frame(HEADERS, EH | ES, 0, &get()[9..])], protocol),
+        closed("a piece of a head without one", "RFC 9113 §6.10", vec![frame(CONTINUATION, EH, 1, b"")], protocol),
+        closed(
+            "another frame within a head",
+            "RFC 9113 §6.10",
+            vec![frame(HEADERS, ES, 1, &get()[9..]), frame(PING, 0, 0, &[0; 8])],
+            protocol,
+        ),
+        closed(
+            "a piece of another stream's head",
+            "RFC 9113 §6.10",
+            vec![frame(HEADERS, ES, 1, &get()[9..]), frame(CONTINUATION, EH, 3, b"")],
+            protocol,
+        ),
+        closed("a promise", "RFC 9113 §8.4", vec![frame(5, EH, 1, &[0, 0, 0, 2])], protocol),
+        closed("a reset of an idle stream", "RFC 9113 §6.4", vec![frame(RST_STREAM, 0, 1, &[0; 4])], protocol),
+        closed("a reset of no stream", "RFC 9113 §6.4", vec![frame(RST_STREAM, 0, 0, &[0; 4])], protocol),
+        closed("a reset of another length", "RFC 9113 §6.4", vec![open(), frame(RST_STREAM, 0, 1, &[0; 3])], protocol),
+        closed("SETTINGS of another length", "RFC 9113 §6.5", vec![frame(SETTINGS, 0, 0, &[0; 5])], protocol),
+        closed("SETTINGS on a stream", "RFC 9113 §6.5", vec![frame(SETTINGS, 0, 1, &[])], protocol),
+        closed("a window that is too large", "RFC 9113 §6.5.2", vec![frame(SETTINGS, 0, 0, &[0, 4, 255, 255, 255, 255])], protocol),
+        closed("a frame size that is too small", "RFC 9113 §6.5.2", vec![frame(SETTINGS, 0, 0, &[0, 5, 0, 0, 0, 1])], protocol),
+        closed("a PING of another length", "RFC 9113 §6.7", vec![frame(PING, 0, 0, &[0; 7])], protocol),
+        closed("a PING on a stream", "RFC 9113 §6.7", vec![frame(PING, 0, 1, &[0; 8])], protocol),
+        closed("a frame that is too large", "RFC 9113 §4.2", vec![frame(DATA, 0, 1, &[0; 16_385])], size),
+        closed(
+            "more padding than there is",
+            "RFC 9113 §6.1; CVE-2016-1547",
+            vec![open(), frame(DATA, 8 | ES, 1, &[9, 0])],
+            protocol,
+        ),
+        closed("a window opened by nothing", "RFC 9113 §6.9", vec![update(0, 0)], protocol),
+        closed("a window opened too far", "RFC 9113 §6.9.1", vec![update(0, 0x7fff_ffff)], "closed FLOW_CONTROL_ERROR"),
+        closed("a stream's window opened by nothing", "RFC 9113 §6.9; CVE-2025-8671", vec![open(), update(1, 0)], protocol),
+        closed(
+            "a stream's window opened too far",
+            "RFC 9113 §6.9.1; CVE-2025-8671",
+            vec![open(), update(1, 0x7fff_ffff)],
+            "reset FLOW_CONTROL_ERROR",
+        ),
+        closed("an index of no field", "RFC 7541 §6.1", vec![raw(&[0x80])], protocol),
+        closed("an index beyond the table", "RFC 7541 §2.3.3", vec![raw(&[0xff, 0x80, 0x80, 0x01])], protocol),
+        closed(
+            "an integer without an end",
+            "RFC 7541 §5.1",
+            vec![raw(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff])],
+            protocol,
+        ),
+        closed("a literal that is cut", "RFC 7541 §5.2", vec![raw(&[0, 5, b'x'])], protocol),
+        closed("Huffman's end in a literal", "RFC 7541 §5.2", vec![raw(&[0, 0x84, 0xff, 0xff, 0xff, 0xff, 1, b'x'])], protocol),
+        closed("a table larger than there may be", "RFC 7541 §6.3", vec![raw(&[0x3f, 0xff, 0xff, 0x7f])], protocol),
+    ])
+    .await;
+}
+
+/// What is not whole must not look whole over HTTP/2 either.
+#[tokio::test]
+async fn a_response_that_breaks_off_is_reset() {
+    let stage = stage().await;
+    for (head, body) in [
+        ("Content-Length: 10", "hello"),
+        ("Transfer-Encoding: chunked", "5\r\nhello\r\n"),
+        ("Transfer-Encoding: chunked", "a\r\nhello"),
+        ("Transfer-Encoding: chunked", "5\r\nhello\r\nz\r\n"),
+        ("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\nX: a\rb\r\n\r\n"),
+    ] {
+        stage.begin(&[say(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n")), Step::Begun, say(body), Step::Close], When::Request);
+        let mut connection = Connection::open(&stage, &[]).await;
+        let word = block(&[(":method", "GET"), (":scheme", "http"), (":path", "/word/x"), (":authority", "good")]);
+        connection.stream.write_all(&request("GET", "/x", &[], EH | ES)).await.unwrap();
+        // Its head comes first.
+        while !matches!(connection.frame().await.expect("closed"), (HEADERS, _, 1, _)) {}
+        stage.go_on();
+        connection.stream.write_all(&frame(HEADERS, EH | ES, 3, &word)).await.unwrap();
+        let (got, sibling) = connection.outcome(true).await;
+        assert!(got.ends_with("reset INTERNAL_ERROR") && sibling == b"x", "{head} {body:?}: {got}");
+        stage.others_are_served().await.unwrap();
+    }
+}

@@ -1,0 +1,22 @@
+//! Rude clients and rude backends, byte by byte, at both sides of the whole data plane in process.
+//!
+//! Each group is a table of cases against one proxy with one worker and one backend, so that connections to it are shared for sure. A case says
+//! what the client sends, what the backend answers, and in a line each what both must get; both ends read by [`wire`], which takes nothing that
+//! two parsers could read differently. After each case others are served: a fresh client, and the same connection where it was kept, ask for
+//! a word of their own from the same backend, and must get that and nothing else. What is left over of a case shows there.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
+
+mod case;
+mod floods;
+mod frames;
+mod framing;
+mod http2;
+mod requests;
+mod responses;
+mod stage;
+#[path = "../support/mod.rs"]
+mod support;
+mod targets;
+mod upgrades;
+mod wire;

@@ -1,0 +1,363 @@
+//! A proxy with a backend behind it, on which cases are played.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use penstock_model::Route;
+use penstock_proxy::Limits;
+use tokio::{
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    sync::Notify,
+};
+
+use crate::{
+    case::{Case, Step, Then, When},
+    support::{PATIENCE, Proxy, backend, model, route, start_within},
+    wire::{Kind, Reader, Seen, shown},
+};
+
+/// What backends and clients of a stage share.
+#[derive(Debug, Default)]
+pub struct Shared {
+    script: Mutex<(Vec<Step>, Option<When>)>,
+    log: Mutex<Vec<String>>,
+    playing: AtomicUsize,
+    begun: Notify,
+    got: Notify,
+}
+
+impl Shared {
+    fn note(&self, text: String) {
+        self.log.lock().unwrap().push(text);
+    }
+
+    fn logged(&self) -> String {
+        self.log.lock().unwrap().join("; ")
+    }
+}
+
+/// A proxy, and the backend behind it.
+pub struct Stage {
+    pub proxy: Proxy,
+    pub shared: Arc<Shared>,
+    words: AtomicUsize,
+}
+
+pub async fn stage() -> Stage {
+    stage_of(Limits::default(), |address| vec![route("/", address)]).await
+}
+
+pub async fn stage_of(limits: Limits, routes: impl FnOnce(SocketAddr) -> Vec<Route>) -> Stage {
+    let shared = Arc::new(Shared::default());
+    let kept = shared.clone();
+    let address = backend(move |stream| serve(stream, kept.clone())).await;
+    Stage { proxy: start_within(limits, &model(routes(address))), shared, words: AtomicUsize::new(0) }
+}
+
+/// The backend: well-behaved to `/word/`, by the script to others.
+async fn serve(stream: TcpStream, shared: Arc<Shared>) {
+    // What is said late must not wait for what was said before to be acknowledged (RFC 9293 §3.7.4).
+    stream.set_nodelay(true).unwrap();
+    let own = stream.local_addr().unwrap().to_string();
+    let mut reader = Reader::new(stream);
+    loop {
+        let early = reader.has_head().await && !reader.buffer.starts_with(b"GET /word/");
+        let (script, when) = shared.script.lock().unwrap().clone();
+        let early = early && when == Some(When::Head);
+        if early && !play(&mut reader, &script, &shared).await {
+            // What it had not read is told all the same.
+            shared.note(told(reader.message(Kind::Request).await));
+            return;
+        }
+        let message = match reader.message(Kind::Request).await {
+            Seen::Whole(message) => message,
+            Seen::End | Seen::Reset => return,
+            other => return shared.note(told(other)),
+        };
+        let target = message.start.split(' ').nth(1).unwrap_or_default().to_owned();
+        let word = target.strip_prefix("/word/");
+        if word.is_none() {
+            shared.note(message.told().replace(&own, "itself"));
+        }
+        if word.is_some() || (script.is_empty() && !early) {
+            let body = word.unwrap_or(&target);
+            let body = if message.start.starts_with("HEAD ") { "" } else { body };
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", word.unwrap_or(&target).len());
+            if reader.stream.write_all(answer.as_bytes()).await.is_err() {
+                return;
+            }
+        } else if when == Some(When::Request) && !play(&mut reader, &script, &shared).await {
+            return;
+        }
+    }
+}
+
+fn told(seen: Seen) -> String {
+    match seen {
+        Seen::Whole(message) => message.told(),
+        Seen::Cut(Some(message)) => format!("{} cut", message.told()),
+        Seen::Cut(None) => "cut in its head".to_owned(),
+        Seen::End => "nothing".to_owned(),
+        Seen::Reset => "reset".to_owned(),
+        Seen::Bad(why) => format!("DOUBTFUL: {why}"),
+    }
+}
+
+/// Says whether the connection goes on.
+async fn play(reader: &mut Reader<TcpStream>, script: &[Step], shared: &Shared) -> bool {
+    shared.playing.fetch_add(1, Ordering::SeqCst);
+    let goes_on = play_steps(reader, script, shared).await;
+    shared.playing.fetch_sub(1, Ordering::SeqCst);
+    goes_on
+}
+
+async fn play_steps(reader: &mut Reader<TcpStream>, script: &[Step], shared: &Shared) -> bool {
+    for step in script {
+        match step {
+            Step::Say(bytes) => {
+                if reader.stream.write_all(bytes).await.is_err() {
+                    return false;
+                }
+            }
+            Step::Begun => shared.begun.notified().await,
+            Step::Await => shared.got.notified().await,
+            Step::Close => {
+                let _ = reader.stream.shutdown().await;
+            }
+            Step::Reset => {
+                let _ = rustix::net::sockopt::set_socket_linger(&reader.stream, Some(Duration::ZERO));
+                return false;
+            }
+            Step::Echo => {
+                let mut all = std::mem::take(&mut reader.buffer);
+                let _ = reader.stream.write_all(&all).await;
+                let mut chunk = [0; 4096];
+                while let Ok(read @ 1..) = reader.stream.read(&mut chunk).await {
+                    all.extend_from_slice(&chunk[..read]);
+                    let _ = reader.stream.write_all(&chunk[..read]).await;
+                }
+                shared.note(format!("tunnel {}", shown(&all)));
+                let _ = reader.stream.shutdown().await;
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// Plays all cases of a table, and says which of them did not go as they should.
+pub async fn run(stage: &Stage, cases: Vec<Case>) {
+    let mut failures = Vec::new();
+    for case in &cases {
+        if let Err(why) = stage.play(case).await {
+            failures.push(format!("{} ({})\n  {why}", case.name, case.source));
+        }
+    }
+    assert!(failures.is_empty(), "{} of {} cases:\n{}", failures.len(), cases.len(), failures.join("\n"));
+}
+
+/// `*` stands for what cannot be said exactly; what begins with `?` for nothing, or something that ends so.
+fn is_as(got: &str, expected: &str) -> bool {
+    if let Some(end) = expected.strip_prefix('?') {
+        return got.is_empty() || got.ends_with(end);
+    }
+    match expected.split_once('*') {
+        Some((begin, end)) => got.len() >= begin.len() + end.len() && got.starts_with(begin) && got.ends_with(end),
+        None => got == expected,
+    }
+}
+
+/// What a client sends at last through a tunnel.
+const LAST: &[u8] = b"ping";
+
+impl Stage {
+    pub fn begin(&self, script: &[Step], when: When) {
+        self.shared.log.lock().unwrap().clear();
+        *self.shared.script.lock().unwrap() = (script.to_vec(), Some(when));
+        // What an earlier case left.
+        while self.shared.got.notified().now_or_never() || self.shared.begun.notified().now_or_never() {}
+    }
+
+    /// The client has something of what the backend says.
+    pub fn go_on(&self) {
+        self.shared.begun.notify_one();
+    }
+
+    async fn play(&self, case: &Case) -> Result<(), String> {
+        self.begin(&case.says, case.when);
+        let mut outcome = self.ask(case).await;
+        self.shared.begun.notify_one();
+        self.shared.got.notify_one();
+        let script_over = async {
+            while self.shared.playing.load(Ordering::SeqCst) > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, script_over).await.is_err() {
+            outcome = outcome.and(Err("the script is not over".to_owned()));
+        }
+        self.others_are_served().await?;
+        let connection = outcome?;
+        if let Some((mut reader, mut writer)) = connection {
+            let word = self.word();
+            ask_for(&mut writer, &word, "").await;
+            match reader.message(Kind::Response { bodiless: false }).await {
+                Seen::Whole(message) if message.body() == word.as_bytes() && reader.buffer.is_empty() => {}
+                other => return Err(format!("the kept connection gave {}", told(other))),
+            }
+        }
+        self.passed(&case.passes).await
+    }
+
+    /// Waits until the backend has got that.
+    pub async fn passed(&self, expected: &str) -> Result<(), String> {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(3);
+        while !is_as(&self.shared.logged(), expected) {
+            if tokio::time::Instant::now() > deadline {
+                return Err(format!("the backend got   {}\n  and should have   {expected}", self.shared.logged()));
+            }
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    pub fn word(&self) -> String {
+        format!("word-{}", self.words.fetch_add(1, Ordering::SeqCst))
+    }
+
+    /// A fresh connection gets its own answer from the same backend, and not a byte more.
+    pub async fn others_are_served(&self) -> Result<(), String> {
+        let word = self.word();
+        let mut reader = Reader::new(TcpStream::connect(self.proxy.http).await.unwrap());
+        ask_for(&mut reader.stream, &word, "Connection: close\r\n").await;
+        let first = reader.message(Kind::Response { bodiless: false }).await;
+        let after = reader.message(Kind::Response { bodiless: false }).await;
+        match (&first, &after) {
+            (Seen::Whole(message), Seen::End) if message.body() == word.as_bytes() => Ok(()),
+            _ => Err(format!("another client got {} and then {}", told(first), told(after))),
+        }
+    }
+
+    async fn ask(&self, case: &Case) -> Result<Option<(ReadHalf, WriteHalf)>, String> {
+        let (read, mut write) = TcpStream::connect(self.proxy.http).await.unwrap().into_split();
+        let mut reader = Reader::new(read);
+        let begun = Notify::new();
+        let writing = async {
+            // The proxy may refuse it before it is all there.
+            let _ = write.write_all(&case.sends).await;
+            match case.then {
+                Then::Ends => {
+                    let _ = write.shutdown().await;
+                }
+                Then::Adds(more) => {
+                    begun.notified().await;
+                    let _ = write.write_all(more).await;
+                }
+                Then::Reads | Then::Leaves => {}
+            }
+        };
+        let (mut expected, end) = match case.gets.rsplit_once("; ") {
+            Some((messages, end)) => (messages.split("; ").collect::<Vec<_>>(), end),
+            None => (Vec::new(), case.gets.as_str()),
+        };
+        if case.then == Then::Leaves {
+            writing.await;
+            self.passed_partly(case).await?;
+            return Ok(None);
+        }
+        let reading = async {
+            let mut got = Vec::new();
+            let mut closing = None;
+            let _ = tokio::time::timeout(PATIENCE, reader.stream.read_buf(&mut reader.buffer)).await;
+            begun.notify_one();
+            self.shared.begun.notify_one();
+            if end == "cut" {
+                expected.push("");
+            }
+            for wanted in &expected {
+                match reader.message(Kind::Response { bodiless: wanted.starts_with("head ") }).await {
+                    Seen::Whole(message) => {
+                        closing = message.field("connection").map(str::to_owned);
+                        let head = if wanted.starts_with("head ") { "head " } else { "" };
+                        got.push(head.to_owned() + &message.told());
+                    }
+                    Seen::Cut(Some(message)) => {
+                        got.push(format!("{}; cut", message.told()));
+                        return (got, None);
+                    }
+                    other => {
+                        got.push(told(other));
+                        return (got, None);
+                    }
+                }
+            }
+            (got, closing)
+        };
+        let ((), (mut got, closing)) = tokio::join!(writing, reading);
+        self.shared.got.notify_one();
+        let mut kept = None;
+        match end {
+            "cut" => {}
+            "stays" if closing.as_deref() == Some("close") => got.push("closes".to_owned()),
+            "stays" => {
+                got.push("stays".to_owned());
+                kept = Some((reader, write));
+            }
+            "closes" if closing.as_deref() == Some("close") || expected.is_empty() => {
+                got.push(match reader.message(Kind::Response { bodiless: false }).await {
+                    Seen::End => "closes".to_owned(),
+                    other => told(other),
+                });
+            }
+            "closes" => got.push("does not say that it closes".to_owned()),
+            _ => {
+                let _ = write.write_all(LAST).await;
+                let _ = write.shutdown().await;
+                let mut all = std::mem::take(&mut reader.buffer);
+                let _ = tokio::time::timeout(PATIENCE, reader.stream.read_to_end(&mut all)).await;
+                got.push(format!("tunnel {}", shown(&all)));
+            }
+        }
+        let got = got.join("; ");
+        if got == case.gets { Ok(kept) } else { Err(format!("the client got    {got}\n  and should have   {}", case.gets)) }
+    }
+
+    /// The client leaves when its request has gone through as far as it came.
+    async fn passed_partly(&self, case: &Case) -> Result<(), String> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !case.passes.is_empty() && self.proxy.plane.metrics().requests_in_flight.get() == 0 {
+            if tokio::time::Instant::now() > deadline {
+                return Err("the request is not under way".to_owned());
+            }
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+}
+
+type ReadHalf = Reader<tokio::net::tcp::OwnedReadHalf>;
+type WriteHalf = tokio::net::tcp::OwnedWriteHalf;
+
+async fn ask_for(writer: &mut (impl AsyncWrite + Unpin), word: &str, fields: &str) {
+    let request = format!("GET /word/{word} HTTP/1.1\r\nHost: good.test\r\n{fields}\r\n");
+    let _ = writer.write_all(request.as_bytes()).await;
+}
+
+trait NowOrNever {
+    /// Whether it is there already.
+    fn now_or_never(self) -> bool;
+}
+
+impl<F: Future> NowOrNever for F {
+    fn now_or_never(self) -> bool {
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        std::pin::pin!(self).poll(&mut cx).is_ready()
+    }
+}

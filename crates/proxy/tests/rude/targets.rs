@@ -1,0 +1,185 @@
+//! Whom a request is for, and what it asks for: targets, hosts, and paths that lead around a guard.
+
+use penstock_model::{AddressRules, PathForm, PathRewrite, Route};
+use penstock_proxy::Limits;
+
+use crate::{
+    case::case,
+    stage::{run, stage, stage_of},
+    support::route,
+};
+
+const REFUSED: &str = "400; closes";
+
+#[tokio::test]
+async fn targets_and_hosts() {
+    let request = |line: &str, fields: &str| format!("{line} HTTP/1.1\r\n{fields}\r\n");
+    let bad = |name, source, line: &str, fields: &str| case(name, source, request(line, fields), REFUSED, "");
+    let host = |name, value: &str| bad(name, "RFC 9112 §3.2", "GET /x", &format!("Host: {value}\r\n"));
+    let good = |name, line: &str, fields: &str, gets, passes| case(name, "RFC 9112 §3.2", request(line, fields), gets, passes);
+    let cases = vec![
+        bad("no Host", "RFC 9112 §3.2", "GET /x", ""),
+        bad("two Hosts", "RFC 9112 §3.2", "GET /x", "Host: a\r\nHost: b\r\n"),
+        bad("two equal Hosts", "RFC 9112 §3.2", "GET /x", "Host: a\r\nhost: a\r\n"),
+        bad("an absolute target without Host", "RFC 9112 §3.2.2", "GET http://a/x", ""),
+        bad("an absolute target and two Hosts", "RFC 9112 §3.2.2", "GET http://a/x", "Host: a\r\nHost: b\r\n"),
+        bad("an absolute target and nonsense as Host", "RFC 9112 §3.2.2", "GET http://a/x", "Host: a b\r\n"),
+        host("an empty Host", ""),
+        host("userinfo in Host", "u@a"),
+        host("a path in Host", "a/x"),
+        host("a query in Host", "a?x"),
+        host("a fragment in Host", "a#x"),
+        host("a backslash in Host", "a\\b"),
+        host("a list of hosts", "a, b"),
+        host("a blank in Host", "a b"),
+        host("a port that is none", "a:b"),
+        host("a port with a sign", "a:+80"),
+        host("a port that is too large", "a:65536"),
+        host("two ports", "a:80:80"),
+        host("a bracket without an end", "[::1"),
+        host("an address that is none", "[::g]"),
+        host("bytes above 127 in Host", "\u{e4}"),
+        host("angle brackets in Host", "<a>"),
+        bad("userinfo in the target", "RFC 9110 §4.2.4", "GET http://u@a/x", "Host: a\r\n"),
+        bad("another scheme", "RFC 9112 §3.2.2", "GET ftp://a/x", "Host: a\r\n"),
+        bad("no host in the target", "RFC 9110 §4.2.1", "GET http:///x", "Host: a\r\n"),
+        bad("a relative target", "RFC 9112 §3.2", "GET x", "Host: a\r\n"),
+        bad("an authority for GET", "RFC 9112 §3.2.3", "GET a:80", "Host: a\r\n"),
+        bad("an asterisk for GET", "RFC 9112 §3.2.4", "GET *", "Host: a\r\n"),
+        bad("a fragment", "RFC 9112 §3.2", "GET /x#y", "Host: a\r\n"),
+        bad("a path for CONNECT", "RFC 9112 §3.2.3", "CONNECT /x", "Host: a\r\n"),
+        case("CONNECT", "RFC 9110 §9.3.6", request("CONNECT a:80", "Host: a:80\r\n"), "405; closes", ""),
+        good(
+            "an escape in Host stays one, and names no other host",
+            "GET /x",
+            "Host: %61\r\n",
+            "200 length \"/x\"; stays",
+            "GET /x for %61",
+        ),
+        good("TRACE", "TRACE /x", "Host: a\r\n", "405; stays", ""),
+        good("an escape that is none", "GET /%zz", "Host: a\r\n", "400; stays", ""),
+        good("an escape that is cut", "GET /x%4", "Host: a\r\n", "400; stays", ""),
+        good("an escaped NUL", "GET /x%00y", "Host: a\r\n", "400; stays", ""),
+        good("OPTIONS of the server", "OPTIONS *", "Host: a\r\n", "204; stays", ""),
+        good(
+            "an absolute target wins over Host",
+            "GET http://b.test:81/x?y",
+            "Host: a\r\n",
+            "200 length \"/x?y\"; stays",
+            "GET /x?y for b.test:81",
+        ),
+        good(
+            "an absolute target without a path",
+            "GET HTTP://b.test?y",
+            "Host: a\r\n",
+            "200 length \"/?y\"; stays",
+            "GET /?y for b.test",
+        ),
+        good(
+            "a query may hold anything",
+            "GET /x?a=/../%2e%00;b//c\\[]{}|^",
+            "Host: a\r\n",
+            "200 length \"/x?a=/../%2e%00;b//c\\\\[]{}|^\"; stays",
+            "GET /x?a=/../%2e%00;b//c\\[]{}|^ for a",
+        ),
+        good("dots are resolved", "GET /a/./b/../%2e%2e/x", "Host: a\r\n", "200 length \"/x\"; stays", "GET /x for a"),
+        good("dots do not lead above the root", "GET /../../x", "Host: a\r\n", "200 length \"/x\"; stays", "GET /x for a"),
+        good(
+            "slashes and their escapes stay",
+            "GET //a%2fb%5c..//x",
+            "Host: a\r\n",
+            "200 length \"//a%2fb%5c..//x\"; stays",
+            "GET //a%2fb%5c..//x for a",
+        ),
+        case(
+            "HTTP/1.0 without a Host",
+            "RFC 9112 §3.2",
+            "GET /x HTTP/1.0\r\n\r\n",
+            "200 length \"/x\"; closes",
+            "GET /x for itself",
+        ),
+    ];
+    run(&stage().await, cases).await;
+}
+
+/// A route that keeps all out on `/admin`, and one beside it that keeps nobody out.
+fn guarded(address: std::net::SocketAddr, form: PathForm) -> Vec<Route> {
+    let mut routes = vec![route("/admin", address), route("/", address)];
+    routes[0].policies.addresses = AddressRules { allow: Vec::new(), deny: vec!["0.0.0.0/0".parse().unwrap()] };
+    for route in &mut routes {
+        route.matches.form = form;
+        if form == PathForm::Decoded {
+            let penstock_model::Action::Forward(forward) = &mut route.action else { unreachable!() };
+            forward.path = PathRewrite::AsReceived;
+        }
+    }
+    routes
+}
+
+/// What each form makes of a path, and what the backend sees of it: no path that it could take for `/admin` by the rules of that form.
+#[tokio::test]
+async fn no_spelling_of_a_path_passes_by_its_guard() {
+    const DENIED: &str = "403; stays";
+    const DOUBTED: &str = "400; stays";
+    let paths: &[(&str, &str, &str)] = &[
+        ("/admin", DENIED, DENIED),
+        ("/admin/", DENIED, DENIED),
+        ("/admin?x", DENIED, DENIED),
+        ("/%61dmin", DENIED, DENIED),
+        ("/%61%64%6D%69%6e/x", DENIED, DENIED),
+        ("/./admin", DENIED, DENIED),
+        ("/%2e/admin", DENIED, DENIED),
+        ("/x/../admin", DENIED, DENIED),
+        ("/x/%2E%2e/admin/y", DENIED, DENIED),
+        ("/x/.%2e/admin", DENIED, DENIED),
+        ("/../admin", DENIED, DOUBTED),
+        ("/admin/x/..", DENIED, DENIED),
+        ("/admin/./", DENIED, DENIED),
+        ("http://b/admin", DENIED, DENIED),
+        ("http://b/x/../admin", DENIED, DENIED),
+        ("/admin%2f..", "200", DOUBTED),
+        ("/admin%2fx", "200", DENIED),
+        ("/admin/..%2fx", DENIED, DOUBTED),
+        ("//admin", "200", DENIED),
+        ("/x//../admin", "200 as /x/admin", DENIED),
+        ("/x/..//admin", "200 as //admin", DENIED),
+        ("/x%2f..%2fadmin", "200", DENIED),
+        ("/%2fadmin", "200", DENIED),
+        ("/admin;x", "200", "200"),
+        ("/admin;x/y", "200", "200"),
+        ("/;x/admin", "200", "200"),
+        ("/..;/admin", "200", "200"),
+        ("/ADMIN", "200", "200"),
+        ("/admin%00", DOUBTED, DOUBTED),
+        ("/admin%20", "200", "200"),
+        ("/admin.", "200", "200"),
+        ("/admin\\", "200", "200"),
+        ("\\admin", REFUSED, REFUSED),
+        ("/%2561dmin", "200", "200"),
+        ("/%c1%a1dmin", "200", "200"),
+        ("/admin/../x", "200 as /x", DOUBTED),
+    ];
+    for form in [PathForm::Normalised, PathForm::Decoded] {
+        let stage = stage_of(Limits::default(), |address| guarded(address, form)).await;
+        let mut cases = Vec::new();
+        for (path, normalised, decoded) in paths {
+            let gets = if form == PathForm::Normalised { *normalised } else { *decoded };
+            let request = format!("GET {path} HTTP/1.1\r\nHost: b\r\n\r\n");
+            let (gets, passes) = match gets.strip_prefix("200") {
+                None => (gets.to_owned(), String::new()),
+                Some(seen) => {
+                    let seen = seen.strip_prefix(" as ").unwrap_or(path);
+                    (format!("200 length \"{}\"; stays", seen.escape_default()), format!("GET {seen} for b"))
+                }
+            };
+            cases.push(case(
+                format!("{path} as {form:?}"),
+                "RFC 3986 §6.2.2; CVE-2021-41773, CVE-2023-27487",
+                request,
+                gets,
+                passes,
+            ));
+        }
+        run(&stage, cases).await;
+    }
+}
