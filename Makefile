@@ -15,6 +15,7 @@ TIMED = a_change_is_live_within_milliseconds
 # A failure stops neither invocation, so that one run tells all.
 test: lint ## Everything that CI checks
 	tests/cluster/prepare
+	tests/h2spec/build >/dev/null
 	failed=; \
 	cargo test --workspace --locked --no-fail-fast -- --show-output --skip $(TIMED) || failed=1; \
 	cargo test --workspace --locked --test propagation -- --show-output || failed=1; \

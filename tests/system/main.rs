@@ -9,6 +9,7 @@ mod cluster;
 mod conformance;
 mod drain;
 mod folder;
+mod h2spec;
 mod idle_tunnels;
 mod jupyter;
 mod kubernetes;
