@@ -142,7 +142,7 @@ async fn promise_11_goaway_lets_streams_finish() {
     // Its GOAWAY came once no new stream can be opened.
     let refused = async {
         while sender.clone().ready().await.is_ok() {
-            tokio::task::yield_now().await
+            tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(PATIENCE, refused).await.unwrap();

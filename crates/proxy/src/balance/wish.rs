@@ -131,7 +131,7 @@ mod tests {
             ..Sample::default()
         };
         let with = |target, headers, authority, last| {
-            let mut sample = Sample { target, headers, authority, ..Sample::default() };
+            let mut sample = Sample { authority, target, headers, ..Sample::default() };
             sample.client.address = [192, 0, 2, last].into();
             sample
         };
