@@ -86,7 +86,16 @@ async fn heads() {
     let authority =
         |name, authority, gets| head(name, "RFC 9113 §8.3.1", &[METHOD, SCHEME, PATH, (":authority", authority)], gets, "");
     let ok = "200 \"/x\"";
+    // One field of 4000 bytes in the table, and then the same again by its number, a byte each (RFC 7541 §6.1).
+    let base = block(&[METHOD, SCHEME, PATH, AUTHORITY]);
+    let mut large = block(&[("x-a", &*"x".repeat(4000))]);
+    large[0] = 0x40;
+    let bomb = |times| frame(HEADERS, EH | ES, 1, &[&base[..], &large, &[0xbe; 10_000][..times]].concat());
+    let bombed = |name, times, gets, passes| Case { name, source: "CVE-2016-6581", frames: bomb(times), gets, passes };
     run(vec![
+        bombed("a large field once", 0, ok, "GET /x for a x-a*x"),
+        bombed("a large field so often that it is over the limit", 20, "431", ""),
+        bombed("a large field 10 000 times", 10_000, "closed ENHANCE_YOUR_CALM", ""),
         pseudo("no method", &[SCHEME, PATH, AUTHORITY]),
         pseudo("no scheme", &[METHOD, PATH, AUTHORITY]),
         pseudo("no path", &[METHOD, SCHEME, AUTHORITY]),
