@@ -323,6 +323,13 @@ impl<'a> Exchange<'a> {
         match self.side {
             Side::Http2(stream) => {
                 let end = matches!(framing, ResponseFraming::None | ResponseFraming::Length(0));
+                match framing {
+                    // A length that is said is said as it was read, and not where there is no content (RFC 9110 §8.6).
+                    ResponseFraming::Length(_) if !fields.contains(Name::ContentLength) => {}
+                    ResponseFraming::None if may_declare_length(status) => {}
+                    ResponseFraming::Chunked | ResponseFraming::UntilClose => {}
+                    framing => framing.declare(fields).map_err(|_| UNWRITABLE_RESPONSE)?,
+                }
                 stream.put_response(status, fields, end)?;
                 self.work.release_heads();
                 Ok(true)

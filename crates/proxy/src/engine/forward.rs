@@ -329,6 +329,10 @@ fn begin(connection: Connection, work: &mut Workspace, target: &Target<'_>, endp
             Ok(Upstream { side: Side::Http1(http1), place, endpoint, _stream: None })
         }
         Sender::Http2 { mut sender, stream } => {
+            if let RequestFraming::Length(_) = target.framing {
+                // Said as it was read.
+                target.framing.declare(work.request.fields_mut()).map_err(|_| Failure::Unwritable)?;
+            }
             let scheme = if target.backend.tls().is_some() { "https" } else { "http" };
             let request = http2_heads::request(work.request.method_str(), scheme, path, work.request.fields(), target.te_trailers);
             let request = request.ok_or(Failure::Unwritable)?;

@@ -7,7 +7,7 @@ use crate::{
     case::{Step, When, say},
     frames::{CONTINUATION, Connection, DATA, EH, ES, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, block},
     stage::{Stage, stage},
-    support::http2::frame,
+    support::{self, PATIENCE, http2::frame},
     wire::shown,
 };
 
@@ -86,7 +86,16 @@ async fn heads() {
     let authority =
         |name, authority, gets| head(name, "RFC 9113 §8.3.1", &[METHOD, SCHEME, PATH, (":authority", authority)], gets, "");
     let ok = "200 \"/x\"";
+    // One field of 4000 bytes in the table, and then the same again by its number, a byte each (RFC 7541 §6.1).
+    let base = block(&[METHOD, SCHEME, PATH, AUTHORITY]);
+    let mut large = block(&[("x-a", &*"x".repeat(4000))]);
+    large[0] = 0x40;
+    let bomb = |times| frame(HEADERS, EH | ES, 1, &[&base[..], &large, &[0xbe; 10_000][..times]].concat());
+    let bombed = |name, times, gets, passes| Case { name, source: "CVE-2016-6581", frames: bomb(times), gets, passes };
     run(vec![
+        bombed("a large field once", 0, ok, "GET /x for a x-a*x"),
+        bombed("a large field so often that it is over the limit", 20, "431", ""),
+        bombed("a large field 10 000 times", 10_000, "closed ENHANCE_YOUR_CALM", ""),
         pseudo("no method", &[SCHEME, PATH, AUTHORITY]),
         pseudo("no scheme", &[METHOD, PATH, AUTHORITY]),
         pseudo("no path", &[METHOD, SCHEME, AUTHORITY]),
@@ -327,5 +336,50 @@ async fn a_response_that_breaks_off_is_reset() {
         let (got, sibling) = connection.outcome(true).await;
         assert!(got.ends_with("reset INTERNAL_ERROR") && sibling == b"x", "{head} {body:?}: {got}");
         stage.others_are_served().await.unwrap();
+    }
+}
+
+/// What a response says of its length over HTTP/2 is written anew as well: the number, and nothing where there is no content.
+#[tokio::test]
+async fn a_length_is_said_over_http2_as_it_is_meant() {
+    let stage = stage().await;
+    for (method, answer, expected) in [
+        ("GET", "200 OK\r\nContent-Length: 0002\r\n\r\nok", "200 2 ok"),
+        ("GET", "200 OK\r\nContent-Length: 00\r\n\r\n", "200 0 "),
+        ("GET", "200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", "200 - ok"),
+        ("GET", "204 No\r\nContent-Length: 6\r\n\r\n", "204 - "),
+        ("GET", "304 No\r\nContent-Length: 6\r\n\r\n", "304 6 "),
+        ("HEAD", "200 OK\r\nContent-Length: 6\r\n\r\n", "200 6 "),
+        ("HEAD", "200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "200 - "),
+    ] {
+        stage.begin(&[say(format!("HTTP/1.1 {answer}"))], When::Request);
+        let mut sender = support::http2::client(&stage.proxy).await;
+        let request = http::Request::builder().method(method).uri("https://a.test/x").body(()).unwrap();
+        let response = sender.send_request(request, true).unwrap().0;
+        let response = tokio::time::timeout(PATIENCE, response).await.unwrap().unwrap();
+        let length = response.headers().get("content-length").map_or("-".to_owned(), |length| length.to_str().unwrap().to_owned());
+        let status = response.status().as_u16();
+        let body = support::http2::read_body(response.into_body()).await.unwrap();
+        assert_eq!(format!("{status} {length} {}", String::from_utf8(body).unwrap()), expected, "{method} {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_length_goes_to_a_backend_on_http2_as_it_is_meant() {
+    // Answers with the length that it was told.
+    let address = support::backend(|stream| async move {
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            let mut response = http::Response::new(());
+            response.headers_mut().insert("x-length", request.headers()["content-length"].clone());
+            let _ = respond.send_response(response, true);
+        }
+    })
+    .await;
+    let proxy = support::start(&support::http2::to_http2(support::route("/", address)));
+    for length in ["2", "002"] {
+        let request = format!("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\nhi");
+        let (head, _) = support::get(&proxy, &request).await;
+        assert!(head.contains("x-length: 2\r\n"), "{head}");
     }
 }

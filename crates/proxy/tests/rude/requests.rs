@@ -172,6 +172,93 @@ async fn fields_of_one_hop_and_expectations() {
     run(&stage().await, cases).await;
 }
 
+/// Where one side takes a body to come and the other does not, what comes next is read in two ways.
+#[tokio::test]
+async fn bodies_that_wait_to_be_asked_for() {
+    let asks = |method: &str, fields: &str| format!("{method} /x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n{fields}\r\n");
+    let source = "RFC 9110 §10.1.1; CVE-2024-24791";
+    let early = || vec![say("HTTP/1.1 413 No\r\nServer: x\r\nContent-Length: 2\r\n\r\nno")];
+    let smuggled = Then::Adds(b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n");
+    let cases = vec![
+        case(
+            "the body is asked for, once",
+            source,
+            asks("POST", "Content-Length: 2\r\n"),
+            "100; 200 length \"/x\"; stays",
+            "POST /x for a length \"hi\"",
+        )
+        .then(Then::Adds(b"hi")),
+        case(
+            "chunks are asked for",
+            source,
+            asks("POST", "Transfer-Encoding: chunked\r\n"),
+            "100; 200 length \"/x\"; stays",
+            "POST /x for a chunked \"hi\"",
+        )
+        .then(Then::Adds(b"2\r\nhi\r\n0\r\n\r\n")),
+        case(
+            "of GET as well",
+            source,
+            asks("GET", "Content-Length: 2\r\n"),
+            "100; 200 length \"/x\"; stays",
+            "GET /x for a length \"hi\"",
+        )
+        .then(Then::Adds(b"hi")),
+        case("and of HEAD", source, asks("HEAD", "Content-Length: 2\r\n"), "100; head 200; stays", "HEAD /x for a length \"hi\"")
+            .then(Then::Adds(b"hi")),
+        case(
+            "the backend asks too",
+            source,
+            asks("POST", "Content-Length: 2\r\n"),
+            "100; 413 length \"no\"; stays",
+            "POST /x for a length \"hi\"",
+        )
+        .then(Then::Adds(b"hi"))
+        .says([vec![say("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n")], early()].concat()),
+        case(
+            "it is asked for twice",
+            source,
+            asks("POST", "Expect: 100-CONTINUE\r\nContent-Length: 2\r\n"),
+            "100; 200 length \"/x\"; stays",
+            "POST /x for a length \"hi\"",
+        )
+        .then(Then::Adds(b"hi")),
+        case(
+            "nobody wants it: what comes is no request",
+            source,
+            "TRACE /x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 35\r\n\r\n",
+            "405; closes",
+            "",
+        )
+        .then(smuggled),
+        case(
+            "an expectation that is hidden",
+            source,
+            "POST /x HTTP/1.1\r\nHost: a\r\nExpect: y 100-continue\r\nContent-Length: 2\r\n\r\nhi",
+            "417; stays",
+            "",
+        ),
+        case(
+            "an answer that does not wait for it: what comes is a body",
+            source,
+            asks("POST", "Content-Length: 35\r\n"),
+            "100; 413 length \"no\"; stays",
+            "POST /x for a length \"GET /smuggled HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n\"",
+        )
+        .then(smuggled)
+        .says(early())
+        .when(When::Head),
+        case(
+            "a HEAD with a body, then a GET",
+            "RFC 9110 §9.3.2",
+            "HEAD /x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhiGET /y HTTP/1.1\r\nHost: a\r\n\r\n",
+            "head 200; 200 length \"/y\"; stays",
+            "HEAD /x for a length \"hi\"; GET /y for a",
+        ),
+    ];
+    run(&stage().await, cases).await;
+}
+
 #[tokio::test]
 async fn pipelines_and_ends() {
     let get = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
