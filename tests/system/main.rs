@@ -7,6 +7,7 @@ mod browser;
 mod chart;
 mod cluster;
 mod conformance;
+mod descriptor_limit;
 mod drain;
 mod folder;
 mod h2spec;

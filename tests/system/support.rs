@@ -144,6 +144,19 @@ impl Penstock {
         Self::run(command, "127.0.0.1:0", "127.0.0.1:0", admin)
     }
 
+    /// Starts it with so many descriptors at most, and waits until it serves.
+    pub fn start_with_descriptors(most: usize, arguments: &[&str]) -> Self {
+        let mut command = Command::new("sh");
+        without_settings(&mut command);
+        // Takes the shell's place, so that signals reach it.
+        let limited = format!("ulimit -n {most} && exec \"$@\"");
+        command.args(["-c", &limited, "sh", env!("CARGO_BIN_EXE_penstock")]).args(arguments);
+        let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let mut penstock = Self::run(command, "127.0.0.1:0", "127.0.0.1:0", admin);
+        penstock.wait_until_serving();
+        penstock
+    }
+
     /// Starts it in a network namespace, at these addresses there, and waits until it serves.
     pub fn start_in(namespace: &Netns, http: &str, https: &str, arguments: &[&str]) -> Self {
         let mut command = namespace.command(env!("CARGO_BIN_EXE_penstock"));

@@ -119,6 +119,7 @@ impl DataPlane {
             ports: OnceLock::from(ports),
             connections: AtomicUsize::new(0),
             most_connections: options.limits.connections.unwrap_or(by_descriptors),
+            without_reserve: AtomicUsize::new(0),
             metrics,
             options,
         });

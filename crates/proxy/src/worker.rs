@@ -7,7 +7,10 @@ use std::{
     io,
     net::TcpListener,
     rc::Rc,
-    sync::{Arc, OnceLock, atomic::AtomicUsize},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -59,6 +62,8 @@ pub(crate) struct Shared {
     /// Client connections open in the process.
     pub(crate) connections: AtomicUsize,
     pub(crate) most_connections: usize,
+    /// Listeners of workers that gave up their reserve and have none again: there is no descriptor left.
+    pub(crate) without_reserve: AtomicUsize,
 }
 
 impl Shared {
@@ -229,16 +234,27 @@ async fn tick(worker: Rc<Worker>) {
 
 /// Accepts until told to close; then takes what the kernel has accepted for us already, and closes.
 async fn accept(worker: Rc<Worker>, socket: tokio::net::TcpListener, listener: Listener, mut closed: watch::Receiver<bool>) {
-    // With it a connection can be taken and closed when there is no other descriptor left.
-    let mut reserve = File::open("/dev/null").ok();
+    let mut reserve = Reserve::new(&worker.shared);
     let mut burst = 0;
     loop {
         let accepted = tokio::select! {
             biased;
             _ = closed.wait_for(|closed| *closed) => break,
             accepted = socket.accept() => accepted,
+            () = tokio::time::sleep(ACCEPT_PAUSE), if reserve.is_wanted() => {
+                reserve.regain();
+                continue;
+            }
         };
+        reserve.regain();
         match accepted {
+            // It has the descriptor that a listener gave up in order to shed those that wait there.
+            Ok((stream, _)) if worker.shared.without_reserve.load(SeqCst) > 0 => {
+                drop(stream);
+                worker.shared.metrics.connections_shed.inc(listener);
+                worker.shared.metrics.limits.inc(LimitHit::Connections);
+                reserve.regain();
+            }
             Ok((stream, peer)) => begin(&worker, stream, peer, listener),
             Err(error) => {
                 if !is_of_one_connection(&error) {
@@ -252,6 +268,7 @@ async fn accept(worker: Rc<Worker>, socket: tokio::net::TcpListener, listener: L
             tokio::task::yield_now().await;
         }
     }
+    drop(reserve);
     worker.draining.set(true);
     let Ok(socket) = socket.into_std() else { return };
     // A connection that waits to be accepted is reset when its listener closes.
@@ -288,17 +305,57 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
+/// A descriptor of a listener, with which connections can be taken and closed when there is no other left.
+///
+/// Given up, it may be taken by another worker's accept, and nobody could shed any more. So it is told to all that it is given up, until it is
+/// there again; what they accept meanwhile they close.
+struct Reserve {
+    shared: Arc<Shared>,
+    file: Option<File>,
+    given_up: bool,
+}
+
+impl Reserve {
+    fn new(shared: &Arc<Shared>) -> Self {
+        Self { shared: shared.clone(), file: File::open("/dev/null").ok(), given_up: false }
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.given_up
+    }
+
+    fn give_up(&mut self) {
+        let Some(file) = self.file.take() else { return };
+        // Before there is a descriptor to take.
+        self.shared.without_reserve.fetch_add(1, SeqCst);
+        self.given_up = true;
+        drop(file);
+    }
+
+    fn regain(&mut self) {
+        if self.given_up {
+            self.file = File::open("/dev/null").ok();
+            self.given_up = self.file.is_none();
+            if !self.given_up {
+                self.shared.without_reserve.fetch_sub(1, SeqCst);
+            }
+        }
+    }
+}
+
+impl Drop for Reserve {
+    fn drop(&mut self) {
+        if self.given_up {
+            self.shared.without_reserve.fetch_sub(1, SeqCst);
+        }
+    }
+}
+
 /// There is no descriptor or memory for a connection: those that wait are closed instead of left to spin on, and counted.
-async fn shed(
-    worker: &Worker,
-    socket: &tokio::net::TcpListener,
-    listener: Listener,
-    reserve: &mut Option<File>,
-    error: &io::Error,
-) {
+async fn shed(worker: &Worker, socket: &tokio::net::TcpListener, listener: Listener, reserve: &mut Reserve, error: &io::Error) {
     tracing::warn!(%error, "connections cannot be accepted; they are closed");
     worker.shared.metrics.limits.inc(LimitHit::Connections);
-    drop(reserve.take());
+    reserve.give_up();
     for _ in 0..ACCEPT_BURST {
         match tokio::time::timeout(Duration::ZERO, socket.accept()).await {
             Ok(Ok(connection)) => {
@@ -308,7 +365,7 @@ async fn shed(
             Ok(Err(_)) | Err(_) => break,
         }
     }
-    *reserve = File::open("/dev/null").ok();
+    reserve.regain();
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
