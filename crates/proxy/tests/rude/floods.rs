@@ -13,11 +13,11 @@ use crate::{
 };
 
 /// What is sent at most. Whatever is kept of it would show.
-const MOST_SENT: usize = 128 << 20;
+const MOST_SENT: usize = 64 << 20;
 /// What may be taken of it: the sockets' buffers, and what is read before the fault is seen.
 const MOST_TAKEN: usize = 32 << 20;
 /// What the process may grow by meanwhile. Others of its tests have their share of it.
-const MOST_GROWN: usize = 96 << 20;
+const MOST_GROWN: usize = 48 << 20;
 
 fn resident() -> usize {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
@@ -40,7 +40,7 @@ async fn flood(connection: &mut Connection, mut piece: impl FnMut(u32) -> Vec<u8
             taken += piece.len();
         }
     };
-    tokio::time::timeout(PATIENCE, sending).await.expect("it is never closed");
+    tokio::time::timeout(3 * PATIENCE, sending).await.expect("it is never closed");
     taken
 }
 

@@ -218,7 +218,7 @@ impl Stage {
 
     /// Waits until the backend has got that.
     pub async fn passed(&self, expected: &str) -> Result<(), String> {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(3);
+        let deadline = tokio::time::Instant::now() + PATIENCE;
         while !is_as(&self.shared.logged(), expected) {
             if tokio::time::Instant::now() > deadline {
                 return Err(format!("the backend got   {}\n  and should have   {expected}", self.shared.logged()));
