@@ -1,6 +1,6 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint deny fmt crds docs bench bench-quick bench-routing fuzz chart image
+.PHONY: help run test soak lint deny fmt crds docs bench bench-quick bench-routing fuzz chart image
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 17
@@ -8,8 +8,9 @@ help: ## List the targets
 run: ## Build, and serve the quick start in front of a small demo backend; prints the URLs to open
 	@deploy/quickstart/run
 
-# The one timed scene, which has the machine for itself: after all others, as an invocation of its own.
-TIMED = a_change_is_live_within_milliseconds
+# The scenes that have the machine for themselves, one because it takes times, one because it loads it: after all others, as an invocation of
+# their own.
+ALONE = --skip a_change_is_live_within_milliseconds --skip nothing_fails_and_nothing_is_left
 
 # What the scenes run against is built before they begin, so that none shares the machine with a Go build. Figures are shown of tests that pass, too.
 # A failure stops neither invocation, so that one run tells all.
@@ -17,10 +18,15 @@ test: lint ## Everything that CI checks
 	tests/cluster/prepare
 	tests/h2spec/build >/dev/null
 	failed=; \
-	cargo test --workspace --locked --no-fail-fast -- --show-output --skip $(TIMED) || failed=1; \
-	cargo test --workspace --locked --test propagation -- --show-output || failed=1; \
+	cargo test --workspace --locked --no-fail-fast -- --show-output $(ALONE) || failed=1; \
+	cargo test --workspace --locked --no-fail-fast --test propagation --test soak -- --show-output || failed=1; \
 	test -z "$$failed"
 	deploy/render.sh --check
+
+MINUTES = 10
+
+soak: ## All kinds of traffic for MINUTES=10, while routes change, backends die and clients vanish; nothing may be left of it (in `make test`: one minute)
+	SOAK_MINUTES=$(MINUTES) cargo test --locked -p penstock --test soak -- --show-output
 
 lint: ## Formatting and clippy, warnings as errors; no second cryptography
 	cargo fmt --all --check

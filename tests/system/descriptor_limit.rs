@@ -40,7 +40,9 @@ fn at_the_descriptor_limit_clients_are_shed_and_served_again_when_there_are_desc
         assert!(is_served(&mut kept), "{what}: the first client");
 
         let mut open: Vec<_> = (0..DESCRIPTORS * 2).map(|_| connect(penstock.http)).collect();
-        open.iter().for_each(|stream| stream.set_nonblocking(true).unwrap());
+        for stream in &open {
+            stream.set_nonblocking(true).unwrap();
+        }
         eventually(&format!("{what}: no more than {most} clients are open"), || {
             open.retain(|stream| !is_shed(stream));
             (open.len() < most).then_some(())

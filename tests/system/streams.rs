@@ -43,8 +43,14 @@ pub struct StreamBackend {
 
 impl StreamBackend {
     pub async fn start(finish: Finish) -> Self {
-        let http = TcpListener::bind((own_address(), 0)).await.unwrap();
-        let grpc = TcpListener::bind((own_address(), 0)).await.unwrap();
+        let any = SocketAddr::from((own_address(), 0));
+        Self::start_at(any, any, finish).await
+    }
+
+    /// At these addresses: one that was killed comes back.
+    pub async fn start_at(http: SocketAddr, grpc: SocketAddr, finish: Finish) -> Self {
+        let http = TcpListener::bind(http).await.unwrap();
+        let grpc = TcpListener::bind(grpc).await.unwrap();
         let backend =
             Self { http: http.local_addr().unwrap(), grpc: grpc.local_addr().unwrap(), opened: Arc::new(AtomicUsize::new(0)) };
         let opened = backend.opened.clone();
