@@ -8,8 +8,8 @@ help: ## List the targets
 run: ## Build, and serve the quick start in front of a small demo backend; prints the URLs to open
 	@deploy/quickstart/run
 
-# The scenes that have the machine for themselves, one because it takes times, one because it loads it: after all others, as an invocation of
-# their own.
+# The scenes that have the machine for themselves: one takes times, and comes after all others as an invocation of its own; one loads the machine
+# for minutes, and is `make soak`.
 ALONE = --skip a_change_is_live_within_milliseconds --skip nothing_fails_and_nothing_is_left
 
 # What the scenes run against is built before they begin, so that none shares the machine with a Go build. Figures are shown of tests that pass, too.
@@ -19,13 +19,13 @@ test: lint ## Everything that CI checks
 	tests/h2spec/build >/dev/null
 	failed=; \
 	cargo test --workspace --locked --no-fail-fast -- --show-output $(ALONE) || failed=1; \
-	cargo test --workspace --locked --no-fail-fast --test propagation --test soak -- --show-output || failed=1; \
+	cargo test --workspace --locked --test propagation -- --show-output || failed=1; \
 	test -z "$$failed"
 	deploy/render.sh --check
 
 MINUTES = 10
 
-soak: ## All kinds of traffic for MINUTES=10, while routes change, backends die and clients vanish; nothing may be left of it (in `make test`: one minute)
+soak: ## All kinds of traffic for MINUTES=10, while routes change, backends die and clients vanish; nothing may be left of it
 	SOAK_MINUTES=$(MINUTES) cargo test --locked -p penstock --test soak -- --show-output
 
 lint: ## Formatting and clippy, warnings as errors; no second cryptography
