@@ -53,55 +53,15 @@ pub fn render(status: u16, hint: Option<&str>, accept: Option<&[u8]>, request_id
     Page { content_type: "text/html; charset=utf-8", body }
 }
 
-/// What the code is called (IANA HTTP Status Code Registry).
-// Codes without a text of their own are named by their class.
-#[allow(clippy::match_overlapping_arm)]
+/// What the code is called (IANA HTTP Status Code Registry); one without a name, by its class.
 pub fn status_text(status: u16) -> &'static str {
-    match status {
-        200 => "OK",
-        201 => "Created",
-        202 => "Accepted",
-        204 => "No Content",
-        301 => "Moved Permanently",
-        302 => "Found",
-        303 => "See Other",
-        304 => "Not Modified",
-        307 => "Temporary Redirect",
-        308 => "Permanent Redirect",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        406 => "Not Acceptable",
-        408 => "Request Timeout",
-        409 => "Conflict",
-        410 => "Gone",
-        411 => "Length Required",
-        413 => "Content Too Large",
-        414 => "URI Too Long",
-        415 => "Unsupported Media Type",
-        417 => "Expectation Failed",
-        418 => "I'm a teapot",
-        421 => "Misdirected Request",
-        422 => "Unprocessable Content",
-        425 => "Too Early",
-        426 => "Upgrade Required",
-        428 => "Precondition Required",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        451 => "Unavailable For Legal Reasons",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        505 => "HTTP Version Not Supported",
-        100..=199 => "Informational",
-        200..=299 => "Success",
-        300..=399 => "Redirection",
-        400..=499 => "Client Error",
-        _ => "Error",
+    match (penstock_http1::reason_phrase(status), status) {
+        ("", 100..=199) => "Informational",
+        ("", 200..=299) => "Success",
+        ("", 300..=399) => "Redirection",
+        ("", 400..=499) => "Client Error",
+        ("", _) => "Error",
+        (name, _) => name,
     }
 }
 
