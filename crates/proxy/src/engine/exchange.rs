@@ -112,11 +112,7 @@ pub(super) async fn serve(client: &Rc<Client>, side: &mut Side<ClientStream>, wo
 
 /// Refuses a request whose head is in the workspace as far as it could be read.
 pub(super) async fn refuse(client: &Rc<Client>, side: &mut Side<ClientStream>, work: &mut Workspace, answer: Answer) -> After {
-    let (mut exchange, ()) = Exchange::begin(client, side, work, |exchange, info| {
-        let Workspace { request, version, connect, .. } = &*exchange.work;
-        let host = request.fields().get(Name::Host).and_then(|host| std::str::from_utf8(host).ok());
-        exchange.record.head(request, (*version, *connect), host.unwrap_or_default(), info, exchange.id.as_str());
-    });
+    let (mut exchange, ()) = Exchange::begin(client, side, work, Exchange::note_refused);
     exchange.answer(Own::of(answer, None)).await
 }
 
@@ -148,6 +144,13 @@ impl<'a> Exchange<'a> {
         let mut exchange = Self { client, side, work, record, upload, id, manner };
         let came_to = first(&mut exchange, &info);
         (exchange, came_to)
+    }
+
+    /// Notes a request that was refused for its head: of its host no more is known than what stands there.
+    pub(super) fn note_refused(&mut self, info: &ClientInfo) {
+        let Workspace { request, version, connect, .. } = &*self.work;
+        let host = request.fields().get(Name::Host).and_then(|host| std::str::from_utf8(host).ok());
+        self.record.head(request, (*version, *connect), host.unwrap_or_default(), info, self.id.as_str());
     }
 
     async fn forward(&mut self, plan: Plan) -> Done {

@@ -64,8 +64,7 @@ impl Exchange<'_> {
             }
             Ok(intake) => intake,
             Err(Refused { answer, framed }) => {
-                let host = request.fields().get(Name::Host).and_then(|host| std::str::from_utf8(host).ok());
-                record.head(request, (version, connect), host.unwrap_or_default(), info, id.as_str());
+                self.note_refused(info);
                 return Err(Own { answer, route: None, framed });
             }
         };
