@@ -1,6 +1,6 @@
 //! `penstock serve`: the pipeline over files.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::ensure;
 use penstock_translate::Change;
@@ -53,10 +53,16 @@ impl FileSource {
 
     fn read(&mut self) -> Vec<Change> {
         // The watch stands before the reading: what changes after the reading is told.
-        if let Some(watch) = &mut self.watch {
-            watch.set(&self.files.watched());
+        let watched = self.watch();
+        let Reading { mut changes, mut errors, mut warnings } = self.files.read();
+        // Links that were found by it lead to places that were not watched yet, and may have changed since.
+        if self.watch.is_some() && self.files.watched() != watched {
+            self.watch();
+            let again = self.files.read();
+            changes.extend(again.changes);
+            errors.extend(again.errors);
+            warnings.extend(again.warnings);
         }
-        let Reading { mut changes, errors, warnings } = self.files.read();
         for error in errors {
             tracing::error!("{error}{}", if self.started { "; what it held before serves on" } else { "" });
         }
@@ -65,6 +71,15 @@ impl FileSource {
         }
         changes.append(&mut self.given);
         changes
+    }
+
+    /// Watches the places that matter, as far as they are known, and tells which.
+    fn watch(&mut self) -> Vec<PathBuf> {
+        let watched = self.files.watched();
+        if let Some(watch) = &mut self.watch {
+            watch.set(&watched);
+        }
+        watched
     }
 }
 
@@ -98,5 +113,32 @@ impl Source for FileSource {
                 return Ok(changes);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_link_leads_to_is_watched_from_the_first_reading_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |path: &str| folder.path().join(path);
+        let write = |name: &str| {
+            let text = format!("{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: n}}}}");
+            std::fs::write(at("available/it.yaml"), text).unwrap();
+        };
+        std::fs::create_dir(at("available")).unwrap();
+        std::fs::create_dir(at("enabled")).unwrap();
+        write("one");
+        std::os::unix::fs::symlink("../available/it.yaml", at("enabled/link.yaml")).unwrap();
+        let mut source = FileSource::new(Files::new(vec![at("enabled")], Vec::new()), true);
+        assert_eq!(source.changes().await.unwrap().len(), 1);
+        write("two");
+        // Half of the time after which files are looked at although nothing was told.
+        let changes = tokio::time::timeout(Duration::from_millis(2500), source.changes()).await;
+        assert_eq!(changes.expect("the edit was not seen").unwrap().len(), 2, "one comes, one goes");
     }
 }
