@@ -58,6 +58,11 @@ impl Slot {
     const fn bit(self) -> u128 {
         bit(self.name)
     }
+
+    /// For the same field in a buffer in which it stands so much farther back.
+    const fn moved_by(self, offset: u32) -> Self {
+        Self { name_at: self.name_at + offset, value_at: self.value_at + offset, ..self }
+    }
 }
 
 const fn bit(name: Name) -> u128 {
@@ -196,6 +201,25 @@ impl Fields {
     /// [`Fields::set`] by the name's bytes.
     pub fn set_raw(&mut self, name: &[u8], value: &[u8]) -> Result<(), FieldError> {
         self.set_line(Name::of(name), name, value)
+    }
+
+    /// [`Fields::set`] for each field of another list, of which no two have the same name. What cannot be set is removed: nothing is left in its
+    /// place.
+    pub fn set_all(&mut self, others: &Self) {
+        let known = others.names & bit(Name::Other) == 0;
+        if known && self.names & others.names == 0 && self.bytes.len() + others.bytes.len() <= MAX_HEAD {
+            // None is here yet, as a rule: they come in one piece.
+            let offset = self.bytes.len() as u32;
+            self.bytes.extend_from_slice(&others.bytes);
+            self.slots.extend(others.slots.iter().map(|slot| slot.moved_by(offset)));
+            self.names |= others.names;
+            return;
+        }
+        for field in others.iter() {
+            if self.set_line(field.name, field.raw_name, field.value).is_err() {
+                self.remove_raw(field.raw_name);
+            }
+        }
     }
 
     fn set_line(&mut self, name: Name, raw: &[u8], value: &[u8]) -> Result<(), FieldError> {

@@ -38,6 +38,11 @@ pub(crate) fn exact() -> u64 {
     millis(start().elapsed())
 }
 
+/// A time that was read already, in the clock's unit.
+pub(crate) fn at(instant: Instant) -> u64 {
+    millis(instant.saturating_duration_since(start()))
+}
+
 /// A span in the clock's unit.
 pub(crate) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)

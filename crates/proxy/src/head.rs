@@ -21,7 +21,7 @@ pub(crate) struct RequestHead<'a> {
     /// The ports by which clients reach us.
     pub(crate) ports: PublicPorts,
     pub(crate) request_id: &'a str,
-    /// Whether a host asks for a certificate for the name in the request.
+    /// Whether a host asks for a certificate for the name in the request. Looked up for requests that may have to be sent to `https://`.
     pub(crate) name_has_certificate: bool,
     /// The declared length of the body.
     pub(crate) content_length: Option<u64>,

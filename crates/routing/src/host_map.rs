@@ -3,18 +3,17 @@
 //! Names are spread over shards by their hash, and each shard is a map behind an `Arc`: a copy of the whole costs one count per shard, and
 //! a change copies the one shard it falls into.
 
-use std::{
-    collections::HashMap,
-    hash::{BuildHasher, RandomState},
-    sync::Arc,
-};
+use std::{collections::HashMap, hash::BuildHasher, sync::Arc};
+
+// The names in the map are those of hosts that somebody was let set up, not whatever a client asks for: chance is enough against collisions.
+use foldhash::fast::RandomState;
 
 use crate::host_table::HostTable;
 
 /// At 50 000 hosts a change copies some 200 entries; a small table costs no more than this many counts to copy.
 const SHARDS: usize = 256;
 
-type Shard<R> = HashMap<Box<str>, Arc<HostTable<R>>>;
+type Shard<R> = HashMap<Box<str>, Arc<HostTable<R>>, RandomState>;
 
 pub(crate) struct HostMap<R> {
     /// None for a map in which there was never anything.
@@ -58,7 +57,7 @@ impl<R> HostMap<R> {
 
 impl<R> Default for HostMap<R> {
     fn default() -> Self {
-        Self { shards: None, hasher: RandomState::new() }
+        Self { shards: None, hasher: RandomState::default() }
     }
 }
 

@@ -113,3 +113,38 @@ fn no_credentials_are_shown() {
     let shown = format!("{fields:?}");
     assert!(!shown.contains("secret") && !shown.contains("c2VjcmV0") && shown.contains("via: shown"), "{shown}");
 }
+
+#[test]
+fn all_are_set_at_once_as_one_by_one() {
+    let ours = fields(&[("X-Real-IP", "192.0.2.7"), ("X-Scheme", "https")]);
+    let theirs: [&[(&str, &str)]; 5] = [
+        &[],
+        &[("Host", "a"), ("Accept", "*/*")],
+        &[("x-scheme", "http"), ("Host", "a"), ("X-Scheme", "ftp")],
+        &[("x-real-ip", "6.6.6.6"), ("x-scheme", "http")],
+        &[("x-other", "1")],
+    ];
+    for lines in theirs {
+        let (mut at_once, mut one_by_one) = (fields(lines), fields(lines));
+        at_once.set_all(&ours);
+        for field in ours.iter() {
+            one_by_one.set_raw(field.raw_name, field.value).unwrap();
+        }
+        assert_eq!(written(&at_once), written(&one_by_one));
+        for field in ours.iter() {
+            assert_eq!(at_once.get(field.name), Some(field.value));
+        }
+        at_once.push_raw(b"x-last", b"1").unwrap();
+        assert!(written(&at_once).ends_with("|x-last: 1|"));
+    }
+    let (mut others, custom) = (fields(&[("X-B", "1")]), fields(&[("x-b", "2"), ("x-c", "3")]));
+    others.set_all(&custom);
+    assert_eq!(written(&others), "X-B: 2|x-c: 3|");
+}
+
+#[test]
+fn of_a_field_for_which_there_is_no_room_nothing_is_left() {
+    let mut full = fields(&[("x-scheme", "theirs"), ("x-real-ip", "theirs"), ("a", &"x".repeat(MAX_HEAD - 70))]);
+    full.set_all(&fields(&[("X-Scheme", "ours"), ("X-Real-IP", &"1".repeat(100))]));
+    assert_eq!((full.get(Name::XScheme), full.get(Name::XRealIp)), (Some(&b"ours"[..]), None));
+}

@@ -63,8 +63,10 @@ pub(crate) struct Tries<'a> {
     sent: u32,
     /// The same endpoint again, over a new connection.
     stay: bool,
-    /// Since when a response is waited for.
-    waiting: Option<Instant>,
+    /// A response is waited for, since `now`.
+    waiting: bool,
+    /// When the last thing happened that takes time: the clock is read no more often than that.
+    now: Instant,
 }
 
 impl<'a> Tries<'a> {
@@ -74,10 +76,11 @@ impl<'a> Tries<'a> {
         backend: &'a Arc<Backend>,
         policies: &'a Policies,
         wish: &'a Wish,
-        (most_connects, deadline): (usize, Option<Instant>),
+        most_connects: usize,
+        (began, deadline): (Instant, Option<Instant>),
     ) -> Result<Self, BeginError> {
         let limits = policies.balancing.limits;
-        let began = Instant::now();
+        let mut now = began;
         let mut place = None;
         if limits.requests.is_some() {
             let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(began));
@@ -86,6 +89,7 @@ impl<'a> Tries<'a> {
                 connector.metrics.limits.inc(LimitHit::BackendRequests);
                 return Err(BeginError::Full);
             }
+            now = Instant::now();
         }
         connector.refresh(backend).await.map_err(BeginError::Resolve)?;
         if backend.balance.is_empty() {
@@ -106,7 +110,8 @@ impl<'a> Tries<'a> {
             made: 0,
             sent: 0,
             stay: false,
-            waiting: None,
+            waiting: false,
+            now,
         })
     }
 
@@ -116,7 +121,7 @@ impl<'a> Tries<'a> {
             // Before the next is chosen, so that it does not weigh on the choice.
             self.flight = None;
             let choose = |tried: &[SocketAddr]| {
-                self.backend.balance.choose(self.backend.name(), self.balancing, self.wish, tried, clock::exact())
+                self.backend.balance.choose(self.backend.name(), self.balancing, self.wish, tried, clock::at(self.now))
             };
             // Whoever may try on after all were tried begins anew.
             let chosen = choose(&self.tried).or_else(|| choose(&[]));
@@ -137,13 +142,14 @@ impl<'a> Tries<'a> {
 
     /// When the head of the response has to be there.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let of_try = self.retries.per_try.and_then(|limit| Instant::now().checked_add(limit));
+        let of_try = self.retries.per_try.and_then(|limit| self.now.checked_add(limit));
         self.deadline.into_iter().chain(of_try).min()
     }
 
     /// The endpoint could not be connected: nothing was sent. Whether to go to another.
     pub(crate) fn not_connected(&mut self, error: &ConnectError) -> bool {
         self.made += 1;
+        self.now = Instant::now();
         if !error.concerns_endpoint() {
             return false;
         }
@@ -154,17 +160,26 @@ impl<'a> Tries<'a> {
         again && self.again(false)
     }
 
-    /// The request goes out. Whether a copy should be kept for a next try, if that can be had; `idempotent`: it is safe to repeat by its method.
-    pub(crate) fn sends(&mut self, idempotent: bool) -> bool {
+    /// The request goes out; since when its response is waited for, [`Tries::sent_at`] says. `waited`: a connection had to be made, or waited for. Whether a copy should be
+    /// kept for a next try, if that can be had; `idempotent`: it is safe to repeat by its method.
+    pub(crate) fn sends(&mut self, waited: bool, idempotent: bool) -> bool {
         self.made += 1;
         self.sent += 1;
-        self.waiting = Some(Instant::now());
+        self.waiting = true;
+        if waited {
+            self.now = Instant::now();
+        }
         (idempotent || self.retries.non_idempotent) && (self.sent < SENT_AT_MOST || self.has_tries())
+    }
+
+    pub(crate) fn sent_at(&self) -> Instant {
+        self.now
     }
 
     /// There is no response. Whether to send again, if that is safe.
     pub(crate) fn lost(&mut self, loss: Loss, can_be_repeated: bool) -> bool {
-        self.waiting = None;
+        self.waiting = false;
+        self.now = Instant::now();
         let wanted = match loss {
             Loss::NotTheirs => return false,
             // Closed while it was idle: no fault, and no more than a try that nobody counts. Whoever wants no other endpoint gets this one.
@@ -185,16 +200,18 @@ impl<'a> Tries<'a> {
         can_be_repeated && wanted && self.has_time() && self.again(loss == Loss::Broken { reused: true })
     }
 
-    /// There is a response, so long after the request. Whether to send again nevertheless, if that is safe.
-    pub(crate) fn answered(&mut self, status: u16, after: Duration, can_be_repeated: bool) -> bool {
-        self.waiting = None;
+    /// There is a response. How long after the request, and whether to send again nevertheless, if that is safe.
+    pub(crate) fn answered(&mut self, status: u16, can_be_repeated: bool) -> (Duration, bool) {
+        self.waiting = false;
+        let sent = std::mem::replace(&mut self.now, Instant::now());
+        let after = self.now.saturating_duration_since(sent);
         if FAILING.contains(&status) {
             self.blame(false);
         } else if let Some(flight) = &self.flight {
-            flight.answered(clock::exact(), after);
+            flight.answered(clock::at(self.now), after);
         }
         let wanted = self.retries.on.statuses.contains(&status) && self.has_tries();
-        can_be_repeated && wanted && self.has_time() && self.again(false)
+        (after, can_be_repeated && wanted && self.has_time() && self.again(false))
     }
 
     /// What counts the request at its endpoint, to be held until it is over.
@@ -212,9 +229,8 @@ impl<'a> Tries<'a> {
     }
 
     fn has_time(&self) -> bool {
-        let now = Instant::now();
         let within = self.retries.within.and_then(|within| self.began.checked_add(within));
-        within.into_iter().chain(self.deadline).all(|end| now < end)
+        within.into_iter().chain(self.deadline).all(|end| self.now < end)
     }
 
     fn again(&mut self, stay: bool) -> bool {
@@ -228,7 +244,7 @@ impl<'a> Tries<'a> {
 
     fn blame(&self, at_once: bool) {
         let (Some(flight), Some(rule)) = (&self.flight, &self.balancing.ejection) else { return };
-        let now = clock::exact();
+        let now = clock::at(self.now);
         if let Some(until) = flight.failed(now, rule, at_once) {
             self.backend.balance.out(until);
             self.metrics.upstream_ejections.inc();
@@ -241,8 +257,9 @@ impl<'a> Tries<'a> {
 impl Drop for Tries<'_> {
     /// The client went while it waited.
     fn drop(&mut self) {
-        if let (Some(since), Some(flight)) = (self.waiting, &self.flight) {
-            flight.waited(clock::exact(), since.elapsed());
+        if let (true, Some(flight)) = (self.waiting, &self.flight) {
+            let now = Instant::now();
+            flight.waited(clock::at(now), now.saturating_duration_since(self.now));
         }
     }
 }

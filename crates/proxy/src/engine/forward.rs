@@ -207,8 +207,9 @@ pub(super) async fn send(asked: &mut Asked<'_>, target: &Target<'_>) -> Result<U
     let shared = &worker.shared;
     let timeouts = &target.policies.timeouts;
     let deadline = timeouts.request.and_then(|limit| asked.record.began().checked_add(limit));
-    let most = (shared.options.limits.connect_attempts, deadline);
-    let mut tries = match Tries::begin(&shared.connector, backend, target.policies, target.wish, most).await {
+    let most_connects = shared.options.limits.connect_attempts;
+    let times = (asked.record.began(), deadline);
+    let mut tries = match Tries::begin(&shared.connector, backend, target.policies, target.wish, most_connects, times).await {
         Ok(tries) => tries,
         Err(BeginError::NoEndpoints) => return Err(Failure::NoEndpoints),
         Err(BeginError::Full) => return Err(Failure::BackendFull),
@@ -225,6 +226,7 @@ pub(super) async fn send(asked: &mut Asked<'_>, target: &Target<'_>) -> Result<U
         };
         let fresh = tries.needs_fresh_connection();
         let kept = if fresh { None } else { worker.pool.kept(backend, endpoint) };
+        let waited = kept.is_none();
         let connected = match kept {
             Some(connection) => Some(Ok(connection)),
             None => {
@@ -252,11 +254,8 @@ pub(super) async fn send(asked: &mut Asked<'_>, target: &Target<'_>) -> Result<U
             }
         };
         let reused = connection.reused;
-        if !reused {
-            asked.upload.begins();
-        }
-        let repeats = tries.sends(target.method.is_idempotent());
-        let sent = Instant::now();
+        let repeats = tries.sends(waited, target.method.is_idempotent());
+        asked.upload.begins(tries.sent_at());
         let attempt = match begin(connection, asked.work, target, endpoint) {
             Ok(mut upstream) => {
                 let mut attempt = Attempting {
@@ -270,9 +269,9 @@ pub(super) async fn send(asked: &mut Asked<'_>, target: &Target<'_>) -> Result<U
                 };
                 match poll_fn(|cx| attempt.poll(cx, asked)).await {
                     Attempt::Response => {
-                        let after = sent.elapsed();
                         let can_be_repeated = repeats && !target.upgrade && asked.upload.is_whole();
-                        if !tries.answered(asked.work.response.status(), after, can_be_repeated) {
+                        let (after, again) = tries.answered(asked.work.response.status(), can_be_repeated);
+                        if !again {
                             asked.upload.forget();
                             asked.record.upstream(backend, endpoint, Some(after), tries.made());
                             asked.record.holds(tries.finish());

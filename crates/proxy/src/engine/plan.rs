@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     balance::Wish,
-    client_address::{ClientInfo, Forwarded},
+    client_address::{ClientInfo, Forwarded, Scheme},
     head::RequestHead,
     metrics::Listener,
     policy::{Answer, forwarding},
@@ -87,7 +87,7 @@ impl Exchange<'_> {
             listener: client.entrance(ports),
             ports,
             request_id: id.as_str(),
-            name_has_certificate: host_name.is_some_and(|name| shared.tls.has_certificate(name)),
+            name_has_certificate: info.scheme == Scheme::Http && host_name.is_some_and(|name| shared.tls.has_certificate(name)),
             content_length: intake.content_length,
             upgrade: intake.upgrade.as_ref().map(Upgrade::protocols),
         };

@@ -126,7 +126,7 @@ pub(super) async fn rest_of_upload(
     metrics: &Metrics,
 ) {
     let mut patience = Patience::default();
-    upload.begins();
+    upload.begins(std::time::Instant::now());
     poll_fn(|cx| {
         match upload.poll(cx, client, upstream, false) {
             Poll::Ready(Ok(())) => return Poll::Ready(()),

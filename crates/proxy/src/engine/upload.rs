@@ -109,12 +109,11 @@ impl Upload {
         self.sent = false;
         self.refused = false;
         self.resent = 0;
-        self.progress = Instant::now();
     }
 
-    /// A connection was made for it, which took time.
-    pub(super) fn begins(&mut self) {
-        self.progress = Instant::now();
+    /// It can be sent since then: there is a connection for it.
+    pub(super) fn begins(&mut self, at: std::time::Instant) {
+        self.progress = at.into();
     }
 
     /// It will not be sent again. What the upstream has not got of what was kept goes to it first.
@@ -158,6 +157,7 @@ impl Upload {
             }
         }
         let before = self.received;
+        let is_empty = before == 0 && client.is_read();
         let Self { received, limit, replay, lost, resent, waits, .. } = self;
         let passed = poll_pass(cx, client, upstream, waits, |data| {
             *received += data.len() as u64;
@@ -177,7 +177,8 @@ impl Upload {
             }
             Ok(())
         });
-        if self.received > before || passed.is_ready() {
+        // Of a request without a body nothing comes, and the time it began is near enough.
+        if self.received > before || passed.is_ready() && !is_empty {
             self.progress = Instant::now();
         }
         self.sent = matches!(passed, Poll::Ready(Ok(())));

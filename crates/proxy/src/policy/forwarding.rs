@@ -3,7 +3,10 @@
 //! Whatever of this family a client sends is replaced or removed, unless a trusted proxy sent it; what is believed of it was settled
 //! before ([`crate::client_address`]).
 
-use std::fmt::{self, Write};
+use std::{
+    fmt::{self, Write},
+    net::IpAddr,
+};
 
 use penstock_http1::{Fields, Name};
 use penstock_model::Forwarding;
@@ -43,12 +46,8 @@ impl Edits {
         for name in &self.removed {
             fields.remove(*name);
         }
-        for field in self.set.iter() {
-            // What was pushed can be set; should the head outgrow its limit, nothing of the client's is left in its place.
-            if fields.set(field.name, field.value).is_err() {
-                fields.remove(field.name);
-            }
-        }
+        // Should the head outgrow its limit, nothing of the client's is left in their place.
+        fields.set_all(&self.set);
     }
 }
 
@@ -60,11 +59,45 @@ struct Text {
 }
 
 impl Text {
-    fn of(value: impl fmt::Display) -> Self {
-        let mut text = Self { bytes: [0; 48], length: 0 };
-        // What does not fit is no address.
-        let _ = write!(text, "{value}");
+    const EMPTY: Self = Self { bytes: [0; 48], length: 0 };
+
+    /// Most are of the fourth version, and no request is without one: their digits are written without the machinery for any format.
+    fn of_address(address: IpAddr) -> Self {
+        let mut text = Self::EMPTY;
+        match address {
+            IpAddr::V4(address) => {
+                let [first, rest @ ..] = address.octets();
+                text.push_number(first.into());
+                for part in rest {
+                    text.push(b'.');
+                    text.push_number(part.into());
+                }
+            }
+            // What does not fit is no address.
+            IpAddr::V6(address) => _ = write!(text, "{address}"),
+        }
         text
+    }
+
+    fn of_port(port: u16) -> Self {
+        let mut text = Self::EMPTY;
+        text.push_number(port);
+        text
+    }
+
+    fn push(&mut self, byte: u8) {
+        if let Some(place) = self.bytes.get_mut(self.length) {
+            *place = byte;
+            self.length += 1;
+        }
+    }
+
+    fn push_number(&mut self, number: u16) {
+        let above = number / 10;
+        if above > 0 {
+            self.push_number(above);
+        }
+        self.push(b'0' + (number % 10) as u8);
     }
 
     fn as_bytes(&self) -> &[u8] {
@@ -86,13 +119,13 @@ pub(crate) fn edits(forwarding: Forwarding, request: &RequestHead<'_>, edits: &m
     edits.set.clear();
     edits.removed.clear();
     let client = request.client;
-    let address = Text::of(client.address);
+    let address = Text::of_address(client.address);
     let scheme = client.scheme.as_str().as_bytes();
     let host = Some(request.public_authority()).filter(|host| !host.is_empty());
     edits.set(Name::XRealIp, address.as_bytes());
     edits.set(Name::XForwardedProto, scheme);
     edits.set_or_remove(Name::XForwardedHost, host.map(str::as_bytes));
-    edits.set(Name::XForwardedPort, Text::of(client.port.unwrap_or(request.listener.port)).as_bytes());
+    edits.set(Name::XForwardedPort, Text::of_port(client.port.unwrap_or(request.listener.port)).as_bytes());
     edits.set(Name::XRequestId, request.request_id.as_bytes());
     // A CGI program would read it as HTTP_PROXY.
     edits.removed.push(Name::Proxy);
@@ -136,6 +169,18 @@ mod tests {
         }
         lines.sort_unstable();
         lines
+    }
+
+    #[test]
+    fn addresses_and_ports_are_written_as_usual() {
+        for address in ["0.0.0.0", "9.10.99.100", "192.0.2.7", "255.255.255.255", "2001:db8::1", "::ffff:192.0.2.1"] {
+            assert_eq!(Text::of_address(address.parse().unwrap()).as_bytes(), address.as_bytes());
+        }
+        let longest = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
+        assert_eq!(Text::of_address(longest.parse().unwrap()).as_bytes(), longest.as_bytes());
+        for port in [0, 9, 10, 80, 8080, u16::MAX] {
+            assert_eq!(Text::of_port(port).as_bytes(), port.to_string().as_bytes());
+        }
     }
 
     #[test]

@@ -34,7 +34,7 @@ type Key = (u64, SocketAddr);
 /// One worker's connections.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    endpoints: RefCell<HashMap<Key, Rc<EndpointPool>>>,
+    endpoints: RefCell<HashMap<Key, Rc<EndpointPool>, foldhash::fast::RandomState>>,
     most_idle: usize,
     idle_time: u64,
 }
