@@ -5,7 +5,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -18,6 +18,10 @@ use tokio::sync::Notify;
 pub(super) struct Places {
     taken: AtomicUsize,
     waiting: AtomicUsize,
+    /// The limit of whoever waited last.
+    limit: AtomicUsize,
+    /// Limits of several sizes were waited for: a place that is given back may be too many for the first in the row and not for the next.
+    mixed: AtomicBool,
     freed: Notify,
 }
 
@@ -33,6 +37,9 @@ impl Places {
             return Some(place);
         }
         let _waiting = Waiting::begin(self, limits.pending)?;
+        if self.limit.swap(most as usize, SeqCst) != most as usize {
+            self.mixed.store(self.waiting.load(SeqCst) > 1 || self.mixed.load(SeqCst), SeqCst);
+        }
         let taking = async {
             loop {
                 let freed = self.freed.notified();
@@ -60,7 +67,11 @@ impl Drop for Place {
         self.0.taken.fetch_sub(1, SeqCst);
         // Whoever began to wait before this look sees the place that was given back, or is told.
         if self.0.waiting.load(SeqCst) > 0 {
-            self.0.freed.notify_one();
+            if self.0.mixed.load(SeqCst) {
+                self.0.freed.notify_waiters();
+            } else {
+                self.0.freed.notify_one();
+            }
         }
     }
 }
@@ -116,6 +127,29 @@ mod tests {
         drop(held);
         assert!(waiter.await.unwrap());
         assert_eq!((places.taken.load(SeqCst), places.waiting.load(SeqCst)), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn who_has_the_higher_limit_is_not_kept_by_who_came_before_with_a_lower_one() {
+        let places = Arc::new(Places::default());
+        let limits = |requests| BackendLimits { requests: Some(requests), pending: 5 };
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            held.push(places.take(limits(3), LONG).await.unwrap());
+        }
+        let mut waiters = Vec::new();
+        for requests in [1, 3] {
+            let waiting = places.clone();
+            waiters.push(tokio::spawn(async move { waiting.take(limits(requests), LONG).await }));
+            while places.waiting.load(SeqCst) < waiters.len() {
+                tokio::task::yield_now().await;
+            }
+        }
+        held.pop();
+        let third = tokio::time::timeout(LONG / 10, waiters.pop().unwrap()).await.expect("the place went to nobody").unwrap();
+        assert!(third.is_some());
+        drop((held, third));
+        assert!(waiters.pop().unwrap().await.unwrap().is_some());
     }
 
     #[tokio::test]
