@@ -29,8 +29,8 @@ use crate::{
     worker::{PanicCount, Worker},
 };
 
-/// The thread's buffer: one TLS record. Larger ones gained nothing measurable.
-const SCRATCH: usize = 16 * 1024;
+/// The thread's buffer: four TLS records. Bulk is moved with a quarter of the calls that one of a record takes.
+const SCRATCH: usize = 64 * 1024;
 /// Bytes that one tunnel moves before others have their turn.
 const FAIR_SHARE: usize = 256 * 1024;
 /// How long a side may stay open without a byte after the other has ended.
@@ -401,57 +401,82 @@ impl Direction {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
+            let before = *moved;
             let read = BUFFER.with_borrow_mut(|buffer| {
                 let mut buf = ReadBuf::new(buffer);
-                match reader.poll_read(cx, &mut buf) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken::Reader)),
-                    Poll::Ready(Ok(())) => {}
-                }
-                let mut data = buf.filled();
-                if data.is_empty() {
-                    self.ended = true;
-                    return Poll::Ready(Ok(()));
-                }
+                let read = self.poll_fill(cx, reader, &mut buf);
+                let data = buf.filled();
                 *moved += data.len();
-                if websocket && (self.sealed || close.is_none()) {
-                    self.frames.feed(data);
+                // What came before its end or its failure goes on first.
+                if !data.is_empty() && self.pass(cx, writer, data, websocket, close).is_err() {
+                    return Poll::Ready(Err(Broken::Writer));
                 }
-                if self.sealed {
-                    // Nothing goes after a Close; what comes is only looked at for the peer's own.
-                    return Poll::Ready(Ok(()));
-                }
-                if let Some(close) = close
-                    && let Some(rest) = self.up_to_boundary(&mut data)
-                {
-                    self.sealed = true;
-                    self.bytes += data.len() as u64;
-                    self.spill = [data, close].concat().into();
-                    self.frames.feed(rest);
-                    return Poll::Ready(Ok(()));
-                }
-                self.bytes += data.len() as u64;
-                while !data.is_empty() {
-                    match writer.poll_write(cx, data) {
-                        Poll::Ready(Ok(written @ 1..)) => {
-                            self.unflushed = true;
-                            data = data.get(written..).unwrap_or_default();
-                        }
-                        Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Broken::Writer)),
-                        Poll::Pending => {
-                            self.spill = Bytes::copy_from_slice(data);
-                            break;
-                        }
-                    }
-                }
-                Poll::Ready(Ok(()))
+                read.map_err(|_| Broken::Reader)
             });
             match read {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(broken)) => return Poll::Ready(Err(broken)),
+                // What was written has to go out first.
+                Poll::Pending if *moved > before => {}
                 Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(broken)) => return Poll::Ready(Err(broken)),
             }
         }
+    }
+
+    /// Reads what there is. Pending: no more for now. Ready: the buffer is full, or the reader ended.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, reader: &mut Side, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        while buf.remaining() > 0 {
+            let before = buf.filled().len();
+            std::task::ready!(reader.poll_read(cx, buf))?;
+            if buf.filled().len() == before {
+                self.ended = true;
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes data, and keeps what is not taken.
+    fn pass(
+        &mut self,
+        cx: &mut Context<'_>,
+        writer: &mut Side,
+        mut data: &[u8],
+        websocket: bool,
+        close: Option<&[u8]>,
+    ) -> io::Result<()> {
+        if websocket && (self.sealed || close.is_none()) {
+            self.frames.feed(data);
+        }
+        if self.sealed {
+            // Nothing goes after a Close; what comes is only looked at for the peer's own.
+            return Ok(());
+        }
+        if let Some(close) = close
+            && let Some(rest) = self.up_to_boundary(&mut data)
+        {
+            self.sealed = true;
+            self.bytes += data.len() as u64;
+            self.spill = [data, close].concat().into();
+            self.frames.feed(rest);
+            return Ok(());
+        }
+        self.bytes += data.len() as u64;
+        while !data.is_empty() {
+            match writer.poll_write(cx, data) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(written)) => {
+                    self.unflushed = true;
+                    data = data.get(written..).unwrap_or_default();
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => {
+                    self.spill = Bytes::copy_from_slice(data);
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Follows the data to the first place where a Close may be put, cuts it there, and gives what follows. None: there is no such place.

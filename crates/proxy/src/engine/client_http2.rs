@@ -13,6 +13,7 @@ use penstock_http1::Limits;
 use super::{
     MOST_FIELDS,
     arrival::Client,
+    buffers,
     exchange::{self, After, Switched},
     http2::Http2,
     http2_heads::{self, Unwritable},
@@ -120,9 +121,10 @@ async fn stream(client: &Rc<Client>, request: Request<RecvStream>, respond: Send
     let read = read_head(client, &parts, &mut work);
     // It may be large, and is in the workspace now.
     drop(parts);
+    // Boxed: the runtime moves a task's future some times before and after it runs, and that of an exchange takes KiBs.
     let after = match read {
-        Ok(()) => exchange::serve(client, &mut side, &mut work).await,
-        Err(answer) => exchange::refuse(client, &mut side, &mut work, answer).await,
+        Ok(()) => Box::pin(exchange::serve(client, &mut side, &mut work)).await,
+        Err(answer) => Box::pin(exchange::refuse(client, &mut side, &mut work, answer)).await,
     };
     workspace::give_back(work);
     if let After::Tunnel(switched) = after {
@@ -137,6 +139,7 @@ fn read_head(client: &Client, parts: &http::request::Parts, work: &mut Workspace
     let limits = Limits { head: head_size, fields: MOST_FIELDS, ..Limits::default() };
     work.version = Version::Http2;
     work.connect = Connect::No;
+    work.request.give_buffer(buffers::small);
     let over = http2_heads::over_limit(parts, head_size, MOST_FIELDS);
     let read = http2_heads::request_of(parts, &mut work.request, &limits);
     if let Some(limit) = over {

@@ -54,12 +54,13 @@ impl Exchange<'_> {
     /// Reads the head, and runs the stages before the backends.
     pub(super) fn plan(&mut self, info: &ClientInfo) -> Result<Plan, Own> {
         let Self { client, work, record, id, .. } = self;
+        let id = id.as_str();
         let Workspace { request, version, connect, edits, target, host, .. } = &mut **work;
         let (version, connect) = (*version, *connect);
         let intake = match intake::read(request, version, connect) {
             // Of a request whose end is not known nothing else counts.
             Ok(_) | Err(Refused { framed: true, .. }) if request.is_server_wide() => {
-                record.head(request, (version, connect), "", info, id.as_str());
+                record.head(request, (version, connect), "", info, id);
                 return Err(Own::of(Answer::plain(204), None));
             }
             Ok(intake) => intake,
@@ -68,7 +69,7 @@ impl Exchange<'_> {
                 return Err(Own { answer, route: None, framed });
             }
         };
-        record.head(request, (version, connect), intake.authority, info, id.as_str());
+        record.head(request, (version, connect), intake.authority, info, id);
         let shared = &client.worker.shared;
         let name = intake.host.as_ref();
         let host_name = name.map(HostName::as_str);
@@ -86,7 +87,7 @@ impl Exchange<'_> {
             client: info,
             listener: client.entrance(ports),
             ports,
-            request_id: id.as_str(),
+            request_id: id,
             name_has_certificate: info.scheme == Scheme::Http && host_name.is_some_and(|name| shared.tls.has_certificate(name)),
             content_length: intake.content_length,
             upgrade: intake.upgrade.as_ref().map(Upgrade::protocols),
