@@ -18,6 +18,7 @@ mod data_plane;
 mod engine;
 mod error_page;
 mod explain;
+mod handshakes;
 mod head;
 mod io;
 mod metrics;

@@ -27,6 +27,7 @@ use crate::{
     clock,
     control::{Command, Control, SweepLimits},
     engine,
+    handshakes::Handshakes,
     head::PublicPorts,
     io::Open,
     metrics::{LimitHit, Listener, Metrics},
@@ -79,6 +80,7 @@ pub(crate) struct Worker {
     pub(crate) pool: Rc<Pool>,
     pub(crate) connections: Connections,
     pub(crate) tunnels: Tunnels,
+    pub(crate) handshakes: Handshakes,
     /// Responses say that their connection is closed.
     pub(crate) draining: Cell<bool>,
 }
@@ -172,6 +174,7 @@ pub(crate) fn run(
         pool: Rc::new(Pool::new(limits.upstream_idle, limits.upstream_idle_time)),
         connections: Connections::default(),
         tunnels: Tunnels::default(),
+        handshakes: Handshakes::new(limits.handshakes, shared.metrics.clone()),
         draining: Cell::new(false),
         shared,
     });
@@ -219,6 +222,7 @@ async fn tick(worker: Rc<Worker>) {
         ticks.tick().await;
         let now = clock::tick();
         worker.tunnels.sweep(now);
+        worker.handshakes.sweep(now);
         round = round.wrapping_add(1);
         // Connections are many, and their limits are seconds.
         if round.is_multiple_of(4) {

@@ -136,14 +136,23 @@ async fn arrive(
             plain_on_tls(stream).await;
             None
         }
-        Listener::Https => match handshake(worker, stream).await {
-            Ok((transport, sni, http2)) => Some(Arrived { transport, peer, told_port, sni, http2 }),
-            Err(error) => {
-                shared.metrics.handshake_failures.inc(tls::failure_of(&error));
-                tracing::debug!(%error, %peer, "a TLS handshake failed");
-                None
+        Listener::Https => {
+            let place = worker.handshakes.enter().await?;
+            // In a box that is not there for those that wait.
+            match place.hold(Box::pin(handshake(worker, stream))).await {
+                Some(Ok((transport, sni, http2))) => Some(Arrived { transport, peer, told_port, sni, http2 }),
+                Some(Err(error)) => {
+                    shared.metrics.handshake_failures.inc(tls::failure_of(&error));
+                    tracing::debug!(%error, %peer, "a TLS handshake failed");
+                    None
+                }
+                None => {
+                    shared.metrics.handshake_failures.inc(HandshakeFailure::CrowdedOut);
+                    tracing::debug!(%peer, "a TLS handshake was ended for others that waited");
+                    None
+                }
             }
-        },
+        }
     }
 }
 
