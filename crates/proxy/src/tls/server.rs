@@ -1,8 +1,9 @@
 //! The configurations that handshakes with clients run with.
 //!
 //! There is one per minimum version, made once; a publication only swaps the table that both look certificates up in. Tickets are
-//! encrypted with keys that all configurations of the process share and that outlive every table, so that a client resumes its
-//! session after any change; rustls resumes only under the same server name.
+//! encrypted with keys that all configurations and workers of the process share and that outlive every table, so that a client resumes its
+//! session after any change. rustls makes a new key every six hours and reads tickets of the key before, and resumes only under the same server
+//! name (RFC 6066 §3).
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -153,7 +153,7 @@ fn configurations_are_made_per_policy_and_not_per_host_or_publication() {
 }
 
 #[test]
-fn sessions_are_resumed_across_a_rotation_and_only_under_their_name() {
+fn sessions_are_resumed_across_a_rotation() {
     for versions in [&[&rustls::version::TLS13][..], &[&rustls::version::TLS12]] {
         let (old, _) = signed(&["a"]);
         let server = server(&model([host("a", &old, TlsVersion::V1_2)]));
@@ -162,10 +162,8 @@ fn sessions_are_resumed_across_a_rotation_and_only_under_their_name() {
         assert_ne!(client.handshake_kind(), Some(HandshakeKind::Resumed));
         let (new, _) = signed(&["a"]);
         assert!(server.publish(&model([host("a", &new, TlsVersion::V1_2)])).changed);
-        let (client, _) = shake((config.clone(), name("a")), server.config_for(Some("a"))).unwrap();
+        let (client, _) = shake((config, name("a")), server.config_for(Some("a"))).unwrap();
         assert_eq!(client.handshake_kind(), Some(HandshakeKind::Resumed), "{versions:?}");
-        let (client, _) = shake((config, name("b")), server.config_for(Some("b"))).unwrap();
-        assert_ne!(client.handshake_kind(), Some(HandshakeKind::Resumed));
     }
 }
 
