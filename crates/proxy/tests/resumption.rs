@@ -91,7 +91,7 @@ fn with(model: &Model, hosts: impl IntoIterator<Item = (&'static str, HostTls)>)
 fn given(name: &str) -> HostTls {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     let pair = KeyPair::new(made.cert.pem().into_bytes(), made.signing_key.serialize_pem().into_bytes());
-    HostTls { certificate: CertificateSource::Given(Arc::new(pair)), min_version: TlsVersion::V1_2 }
+    HostTls { certificate: CertificateSource::Given(Arc::new(pair)), others: Vec::new(), min_version: TlsVersion::V1_2 }
 }
 
 #[tokio::test]
