@@ -29,6 +29,7 @@ mod resolve;
 mod route;
 mod self_signed;
 mod socket;
+mod spread;
 mod table;
 mod tls;
 mod tunnel;
