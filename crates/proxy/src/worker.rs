@@ -83,6 +83,8 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) pool: Rc<Pool>,
     pub(crate) connections: Connections,
+    /// Client connections that have not come to HTTP yet, and so are in no list.
+    arriving: Cell<usize>,
     pub(crate) tunnels: Tunnels,
     pub(crate) handshakes: Handshakes,
     /// Responses say that their connection is closed.
@@ -144,6 +146,22 @@ impl Drop for Entry {
     }
 }
 
+/// A connection is on its way to HTTP while this lives.
+pub(crate) struct Arriving(Rc<Worker>);
+
+impl Arriving {
+    fn new(worker: &Rc<Worker>) -> Self {
+        worker.arriving.set(worker.arriving.get() + 1);
+        Self(worker.clone())
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.0.arriving.set(self.0.arriving.get().saturating_sub(1));
+    }
+}
+
 /// What a worker is told from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
@@ -180,6 +198,7 @@ pub(crate) fn run(
         number,
         pool: Rc::new(Pool::new(limits.upstream_idle, limits.upstream_idle_time)),
         connections: Connections::default(),
+        arriving: Cell::default(),
         tunnels: Tunnels::default(),
         handshakes: Handshakes::new(limits.handshakes, shared.metrics.clone()),
         draining: Cell::new(false),
@@ -341,8 +360,7 @@ fn begin(worker: &Rc<Worker>, stream: tokio::net::TcpStream, peer: SocketAddr, l
 
 fn serve(worker: &Rc<Worker>, stream: tokio::net::TcpStream, peer: SocketAddr, open: Open) {
     let panics = PanicCount(worker.shared.metrics.clone());
-    let worker = worker.clone();
-    tokio::task::spawn_local(engine::serve(worker, stream, peer, open, panics));
+    tokio::task::spawn_local(engine::serve(worker.clone(), Arriving::new(worker), stream, peer, open, panics));
 }
 
 /// accept(2) hands errors of the connection on (see "Error handling" there).
@@ -452,7 +470,9 @@ async fn drain(worker: &Rc<Worker>, grace: Duration) {
             said_farewell = true;
             worker.connections.each(|control| control.tell(Command::Finish));
         }
-        if worker.connections.len() == 0 && worker.tunnels.len() == 0 {
+        // Who was let in and asked nothing yet has as long as a connection that is idle.
+        let none_comes = said_farewell || worker.arriving.get() == 0;
+        if none_comes && worker.connections.len() == 0 && worker.tunnels.len() == 0 {
             return;
         }
         if now >= end {

@@ -17,7 +17,7 @@ use crate::{
     metrics::{HandshakeFailure, LimitHit, Listener},
     proxy_protocol::{self, Header, Parsed},
     socket, tls,
-    worker::Worker,
+    worker::{Arriving, Worker},
 };
 
 /// How the preface of HTTP/2 begins (RFC 9113 §3.4). No method begins so (IANA keeps `PRI` for it).
@@ -65,9 +65,17 @@ struct Arrived {
 }
 
 /// Brings a connection to HTTP, and hands it to a task of its own: what came before is large, and gone then. `held` is kept until that ends.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, open: Open, held: impl Sized + 'static) {
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    arriving: Arriving,
+    stream: TcpStream,
+    peer: SocketAddr,
+    open: Open,
+    held: impl Sized + 'static,
+) {
     let Some((client, stream, http2)) = begin(worker, stream, peer, open).await else { return };
     let held = (held, client.worker.connections.enter(&client.control));
+    drop(arriving);
     if http2 {
         tokio::task::spawn_local(client_http2::serve(client, stream, held));
     } else {
