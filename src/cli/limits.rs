@@ -20,6 +20,9 @@ pub struct LimitOptions {
     /// Client connections open at once; further ones are closed as they come [default: what the descriptors allow]
     #[arg(long, help_heading = HEADING, value_name = "N")]
     pub max_connections: Option<NonZeroUsize>,
+    /// TLS handshakes under way at once in each worker; further ones wait, and after a while the oldest are ended for them
+    #[arg(long, help_heading = HEADING, default_value = "512", value_name = "N")]
+    pub max_handshakes: NonZeroUsize,
     /// Bytes of a request's head; longer ones are answered 431
     #[arg(long, help_heading = HEADING, default_value = "64Ki", value_parser = head_size, value_name = "SIZE")]
     pub max_head_size: usize,
@@ -64,6 +67,7 @@ impl From<&LimitOptions> for Limits {
     fn from(options: &LimitOptions) -> Self {
         Self {
             connections: options.max_connections.map(NonZeroUsize::get),
+            handshakes: options.max_handshakes.get(),
             head_size: options.max_head_size,
             head_time: options.head_timeout,
             idle_time: options.idle_timeout,
@@ -99,6 +103,7 @@ mod tests {
     fn limits_that_would_stop_everything_are_refused() {
         for arguments in [
             ["--max-connections", "0"],
+            ["--max-handshakes", "0"],
             ["--max-head-size", "0"],
             ["--max-head-size", "1Gi"],
             ["--max-streams", "0"],

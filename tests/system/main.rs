@@ -24,6 +24,7 @@ mod replicas;
 mod streams;
 mod support;
 mod survival;
+mod system_calls;
 mod systemd;
 mod upstream_tls;
 mod watches;

@@ -27,7 +27,7 @@ pub struct KeyPair {
     fingerprint: Fingerprint,
 }
 
-/// SHA-256 over chain and key: changes when either does.
+/// SHA-256 over chain and key, or over those of several pairs: changes when any does.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint([u8; 32]);
 
@@ -54,6 +54,18 @@ impl KeyPair {
 
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
+    }
+}
+
+impl Fingerprint {
+    /// That of several pairs together: of one, its own.
+    pub fn of_all(all: impl IntoIterator<Item = Self>) -> Option<Self> {
+        all.into_iter().reduce(|before, next| {
+            let mut hash = Sha256::new();
+            hash.update(before.0);
+            hash.update(next.0);
+            Self(hash.finalize().into())
+        })
     }
 }
 
@@ -99,6 +111,16 @@ impl std::hash::Hash for KeyPair {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_fingerprint_of_several_pairs_tells_each_of_them() {
+        let [a, b, c] = ["a", "b", "c"].map(|text| KeyPair::new(text.as_bytes(), *b"key").fingerprint());
+        assert_eq!(Fingerprint::of_all([]), None);
+        assert_eq!(Fingerprint::of_all([a]), Some(a));
+        let all = [Fingerprint::of_all([a, b]), Fingerprint::of_all([a, c]), Fingerprint::of_all([a, b, c]), Some(a), Some(b)];
+        let different: std::collections::HashSet<_> = all.iter().collect();
+        assert_eq!(different.len(), all.len());
+    }
 
     #[test]
     fn a_key_is_never_printed() {

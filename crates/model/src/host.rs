@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use serde::{Serialize, Serializer};
 
-use crate::{CertificateSource, Route};
+use crate::{CertificateSource, KeyPair, Route};
 
 /// Which names a host answers to. Names are lower case, without port and trailing dot.
 ///
@@ -64,6 +64,9 @@ pub struct Host {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct HostTls {
     pub certificate: CertificateSource,
+    /// More of them, each with a key of another kind (RSA, ECDSA) than all the rest: a client gets one that it can use.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Arc<KeyPair>>,
     pub min_version: TlsVersion,
 }
 

@@ -22,6 +22,7 @@ use crate::{
     resolve::Resolver,
     self_signed::SelfSigned,
     socket,
+    spread::{Incoming, Spread},
     table::Routes,
     tls::{CertificateProblem, ServerTls},
     upstream::{Connector, Registry},
@@ -38,7 +39,8 @@ pub struct DataPlane {
     shared: Arc<Shared>,
     registry: Registry,
     publishing: Mutex<Publishing>,
-    sockets: Mutex<Option<Sockets>>,
+    /// With where the workers find what they hand each other. None once they listen.
+    sockets: Mutex<Option<(Sockets, Vec<Incoming>)>>,
     bound: Bound,
     workers: Mutex<Vec<Running>>,
 }
@@ -105,6 +107,7 @@ impl DataPlane {
             http: port(options.public_http_port, bound.http, 80),
             https: port(options.public_https_port, bound.https, 443),
         };
+        let (spread, incoming) = Spread::new(workers);
         let shared = Arc::new(Shared {
             table: ArcSwap::default(),
             tls: ServerTls::new(SelfSigned::open(options.state_dir.as_deref())).map_err(StartError::Tls)?,
@@ -119,6 +122,7 @@ impl DataPlane {
             ports: OnceLock::from(ports),
             connections: AtomicUsize::new(0),
             most_connections: options.limits.connections.unwrap_or(by_descriptors),
+            spread,
             without_reserve: AtomicUsize::new(0),
             metrics,
             options,
@@ -127,7 +131,7 @@ impl DataPlane {
             registry: Registry::default(),
             shared,
             publishing: Mutex::default(),
-            sockets: Mutex::new(Some(sockets)),
+            sockets: Mutex::new(Some((sockets, incoming))),
             bound,
             workers: Mutex::default(),
         })
@@ -200,7 +204,7 @@ impl DataPlane {
 
     /// Lets clients in, on all workers. To be called once, after the first [`DataPlane::publish`].
     pub fn listen(&self) -> Result<Bound, StartError> {
-        let sockets = lock(&self.sockets).take().ok_or(StartError::Started)?;
+        let (sockets, incoming) = lock(&self.sockets).take().ok_or(StartError::Started)?;
         let mut per_worker: Vec<Vec<(Listener, std::net::TcpListener)>> = Vec::new();
         per_worker.resize_with(self.shared.options.workers.get(), Vec::new);
         for (listener, option, socket) in [(Listener::Http, "--http", sockets.http), (Listener::Https, "--https", sockets.https)] {
@@ -209,12 +213,12 @@ impl DataPlane {
             per_worker.iter_mut().zip(opened).for_each(|(worker, socket)| worker.push((listener, socket)));
         }
         let mut workers = lock(&self.workers);
-        for (number, listeners) in per_worker.into_iter().enumerate() {
+        for (number, (listeners, handed)) in per_worker.into_iter().zip(incoming).enumerate() {
             let (orders, incoming) = mpsc::unbounded_channel();
             let (end, ended) = oneshot::channel();
             let shared = self.shared.clone();
             let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-                let left = worker::run(shared, listeners, incoming).unwrap_or_else(|error| {
+                let left = worker::run(shared, number, listeners, handed, incoming).unwrap_or_else(|error| {
                     tracing::error!(%error, "a worker ended");
                     0
                 });
@@ -343,13 +347,12 @@ mod tests {
         String::from_utf8_lossy(&answer[..read]).into_owned()
     }
 
-    #[test]
-    fn promise_10_a_panic_ends_its_connection_alone() {
+    fn plane(workers: usize, drain: DrainOptions) -> (DataPlane, SocketAddr) {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let plane = DataPlane::start(Options {
             http: Some("127.0.0.1:0".to_owned()),
             https: None,
-            workers: std::num::NonZeroUsize::MIN,
+            workers: workers.try_into().unwrap(),
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
             public_http_port: None,
@@ -358,11 +361,25 @@ mod tests {
             limits: Limits::default(),
             state_dir: None,
             external: ExternalAddresses::standalone(),
-            drain: DrainOptions::default(),
+            drain,
         })
         .unwrap();
         plane.publish(&Arc::default(), &BTreeMap::new());
         let address = plane.listen().unwrap().http.unwrap();
+        (plane, address)
+    }
+
+    fn until(what: &str, mut holds: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !holds() {
+            assert!(Instant::now() < deadline, "{what}");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn promise_10_a_panic_ends_its_connection_alone() {
+        let (plane, address) = plane(1, DrainOptions::default());
         let mut beside = TcpStream::connect(address).unwrap();
         assert!(ask(&mut beside, "").starts_with("HTTP/1.1 404"));
         for count in 1..=3 {
@@ -372,12 +389,75 @@ mod tests {
             assert_eq!(plane.metrics().panics.get(), count);
         }
         // A request is over when its last byte was written, which its client may see a moment before.
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while plane.metrics().requests_in_flight.get() > 0 {
-            assert!(Instant::now() < deadline, "a request stays");
-            std::thread::yield_now();
-        }
+        until("a request stays", || plane.metrics().requests_in_flight.get() == 0);
         assert_eq!(plane.metrics().connections_open.get(Listener::Http), 1);
         assert_eq!(plane.shared.connections.load(std::sync::atomic::Ordering::Relaxed), 1);
+    }
+
+    /// Of so many, the kernel gives one worker none once in a million runs.
+    const CONNECTIONS: usize = 20;
+    /// As if they were there already, in other workers.
+    const BURDEN: usize = 1000;
+
+    #[test]
+    fn a_worker_with_many_connections_hands_new_ones_to_one_with_few() {
+        let (plane, address) = plane(3, DrainOptions::default());
+        let spread = &plane.shared.spread;
+        spread.burden(0, BURDEN);
+        spread.burden(2, BURDEN);
+        let mut clients = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let mut client = TcpStream::connect(address).unwrap();
+            assert!(ask(&mut client, "").starts_with("HTTP/1.1 404"));
+            clients.push(client);
+        }
+        assert_eq!(spread.counts(), [BURDEN, CONNECTIONS, BURDEN]);
+        for client in &mut clients {
+            assert!(ask(client, "").starts_with("HTTP/1.1 404"), "it was not kept");
+        }
+        drop(clients);
+        until("some count still", || spread.counts() == [BURDEN, 0, BURDEN]);
+        assert_eq!(plane.shared.connections.load(std::sync::atomic::Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_was_handed_over_when_a_worker_ends_is_served() {
+        let (plane, _) = plane(2, DrainOptions { delay: Duration::ZERO, grace: Duration::from_secs(8) });
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let pairs: Vec<_> = (0..500)
+            .map(|_| {
+                let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+                client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+                let (stream, peer) = listener.accept().unwrap();
+                stream.set_nonblocking(true).unwrap();
+                (client, stream, peer)
+            })
+            .collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let handing = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            let handed = scope.spawn(|| {
+                let mut handed = Vec::new();
+                for (client, stream, peer) in pairs {
+                    handing.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    let open = crate::io::Open::new(&plane.shared, Listener::Http, 0).unwrap();
+                    match plane.shared.spread.hand(1, crate::spread::Handed { stream, peer, open }) {
+                        Ok(()) => handed.push(client),
+                        // He is told, and would serve it himself.
+                        Err(_) => break,
+                    }
+                }
+                handed
+            });
+            until("nothing is handed", || handing.load(std::sync::atomic::Ordering::SeqCst) > 50);
+            runtime.block_on(plane.drain());
+            let handed = handed.join().unwrap();
+            for (number, mut client) in handed.into_iter().enumerate() {
+                let mut answer = [0; 12];
+                let read = client.read_exact(&mut answer);
+                assert!(read.is_ok() && answer == *b"HTTP/1.1 404", "{number}: {read:?}");
+            }
+        });
     }
 }

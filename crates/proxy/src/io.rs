@@ -112,17 +112,27 @@ impl Stall {
 pub(crate) struct Open {
     shared: Arc<Shared>,
     pub(crate) listener: Listener,
+    worker: usize,
 }
 
 impl Open {
     /// None: there are as many as there may be.
-    pub(crate) fn new(shared: &Arc<Shared>, listener: Listener) -> Option<Self> {
+    pub(crate) fn new(shared: &Arc<Shared>, listener: Listener, worker: usize) -> Option<Self> {
         if shared.connections.fetch_add(1, Relaxed) >= shared.most_connections {
             shared.connections.fetch_sub(1, Relaxed);
             return None;
         }
         shared.metrics.connections_open.inc(listener);
-        Some(Self { shared: shared.clone(), listener })
+        shared.spread.count(worker, true);
+        Some(Self { shared: shared.clone(), listener, worker })
+    }
+
+    /// It is another worker's from now on. Gives whose it was.
+    pub(crate) fn move_to(&mut self, worker: usize) -> usize {
+        let before = std::mem::replace(&mut self.worker, worker);
+        self.shared.spread.count(before, false);
+        self.shared.spread.count(worker, true);
+        before
     }
 }
 
@@ -130,6 +140,7 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.shared.metrics.connections_open.dec(self.listener);
         self.shared.connections.fetch_sub(1, Relaxed);
+        self.shared.spread.count(self.worker, false);
     }
 }
 

@@ -87,6 +87,8 @@ reasons! {
         Protocol = "protocol",
         /// There is no certificate to serve.
         NoCertificate = "no_certificate",
+        /// Ended for others, which waited because there were too many: it took long.
+        CrowdedOut = "crowded_out",
     }
 }
 
@@ -134,6 +136,8 @@ reasons! {
     LimitHit by "limit" {
         /// Connections open at once, or descriptors.
         Connections = "connections",
+        /// TLS handshakes under way at once. Counts those that had to wait.
+        Handshakes = "handshakes",
         HeadSize = "head_size",
         HeaderCount = "header_count",
         BodySize = "body_size",
@@ -403,6 +407,7 @@ pub struct Metrics {
     /// Closed at once, because there were too many.
     pub connections_shed: By<Listener>,
     pub requests_in_flight: Gauge,
+    pub handshakes_in_flight: Gauge,
     pub handshake_failures: By<HandshakeFailure>,
     pub proxy_protocol_failures: Counter,
     pub tunnels_open: Gauge,
@@ -445,6 +450,7 @@ impl Metrics {
                 "Client connections closed at once because there were too many",
             ),
             requests_in_flight: add(&mut registry, "requests_in_flight", "Requests begun and not over"),
+            handshakes_in_flight: add(&mut registry, "tls_handshakes_in_flight", "TLS handshakes with clients begun and not over"),
             handshake_failures: add(&mut registry, "tls_handshake_failures", "TLS handshakes with clients that came to nothing"),
             proxy_protocol_failures: add(
                 &mut registry,

@@ -37,6 +37,9 @@ pub struct Limits {
     /// Client connections open at once in the process, tunnels included. None: as many as descriptors allow (one for the client and one
     /// for the upstream each).
     pub connections: Option<usize>,
+    /// TLS handshakes under way at once in each worker; further ones wait. Each may take 64 KiB, so all of a worker 32 MiB. One takes a round trip: at
+    /// 0.2 s as of distant mobile clients there is room for 2 500 a second, more than a core can sign for with RSA.
+    pub handshakes: usize,
     /// Bytes of a request's head. Large cookies take some 8 KiB, Kerberos tokens up to 48 KiB.
     pub head_size: usize,
     /// From the connection's begin, or the first byte of a next request, until the request's head is complete. PROXY header and TLS
@@ -65,6 +68,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: None,
+            handshakes: 512,
             head_size: 64 * 1024,
             head_time: Duration::from_secs(15),
             idle_time: Duration::from_secs(75),

@@ -1,11 +1,11 @@
 //! A worker: one thread with a runtime of its own, its listeners, its connections, its pool and its tunnels. Nothing of it is shared with
-//! another; what all workers read stands in [`Shared`].
+//! another, who may get a connection before anything was read of it ([`Spread`]); what all workers read stands in [`Shared`].
 
 use std::{
     cell::{Cell, RefCell},
     fs::File,
     io,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     rc::Rc,
     sync::{
         Arc, OnceLock,
@@ -27,10 +27,12 @@ use crate::{
     clock,
     control::{Command, Control, SweepLimits},
     engine,
+    handshakes::Handshakes,
     head::PublicPorts,
     io::Open,
     metrics::{LimitHit, Listener, Metrics},
     options::Options,
+    spread::{Handed, Incoming, Spread},
     table::Routes,
     tls::ServerTls,
     tunnel::Tunnels,
@@ -62,6 +64,8 @@ pub(crate) struct Shared {
     /// Client connections open in the process.
     pub(crate) connections: AtomicUsize,
     pub(crate) most_connections: usize,
+    /// How they spread over the workers.
+    pub(crate) spread: Spread,
     /// Listeners of workers that gave up their reserve and have none again: there is no descriptor left.
     pub(crate) without_reserve: AtomicUsize,
 }
@@ -75,10 +79,14 @@ impl Shared {
 /// One worker, as its tasks see it.
 #[derive(Debug)]
 pub(crate) struct Worker {
+    number: usize,
     pub(crate) shared: Arc<Shared>,
     pub(crate) pool: Rc<Pool>,
     pub(crate) connections: Connections,
+    /// Client connections that have not come to HTTP yet, and so are in no list.
+    arriving: Cell<usize>,
     pub(crate) tunnels: Tunnels,
+    pub(crate) handshakes: Handshakes,
     /// Responses say that their connection is closed.
     pub(crate) draining: Cell<bool>,
 }
@@ -138,6 +146,22 @@ impl Drop for Entry {
     }
 }
 
+/// A connection is on its way to HTTP while this lives.
+pub(crate) struct Arriving(Rc<Worker>);
+
+impl Arriving {
+    fn new(worker: &Rc<Worker>) -> Self {
+        worker.arriving.set(worker.arriving.get() + 1);
+        Self(worker.clone())
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.0.arriving.set(self.0.arriving.get().saturating_sub(1));
+    }
+}
+
 /// What a worker is told from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
@@ -161,7 +185,9 @@ impl Drop for PanicCount {
 /// Runs a worker on this thread until it is told to end. Gives the number of connections that were still open.
 pub(crate) fn run(
     shared: Arc<Shared>,
+    number: usize,
     listeners: Vec<(Listener, TcpListener)>,
+    handed: Incoming,
     mut orders: mpsc::UnboundedReceiver<Order>,
 ) -> io::Result<usize> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -169,9 +195,12 @@ pub(crate) fn run(
     clock::tick();
     let limits = &shared.options.limits;
     let worker = Rc::new(Worker {
+        number,
         pool: Rc::new(Pool::new(limits.upstream_idle, limits.upstream_idle_time)),
         connections: Connections::default(),
+        arriving: Cell::default(),
         tunnels: Tunnels::default(),
+        handshakes: Handshakes::new(limits.handshakes, shared.metrics.clone()),
         draining: Cell::new(false),
         shared,
     });
@@ -182,6 +211,7 @@ pub(crate) fn run(
             let socket = tokio::net::TcpListener::from_std(socket)?;
             accepting.push(tokio::task::spawn_local(accept(worker.clone(), socket, listener, closed.clone())));
         }
+        accepting.push(tokio::task::spawn_local(take(worker.clone(), handed, closed)));
         let ticking = tokio::task::spawn_local(tick(worker.clone()));
         let order = orders.recv().await.unwrap_or(Order::Stop);
         if let Order::Drain { grace } = order {
@@ -219,6 +249,7 @@ async fn tick(worker: Rc<Worker>) {
         ticks.tick().await;
         let now = clock::tick();
         worker.tunnels.sweep(now);
+        worker.handshakes.sweep(now);
         round = round.wrapping_add(1);
         // Connections are many, and their limits are seconds.
         if round.is_multiple_of(4) {
@@ -255,7 +286,7 @@ async fn accept(worker: Rc<Worker>, socket: tokio::net::TcpListener, listener: L
                 worker.shared.metrics.limits.inc(LimitHit::Connections);
                 reserve.regain();
             }
-            Ok((stream, peer)) => begin(&worker, stream, peer, listener),
+            Ok((stream, peer)) => begin(&worker, stream, peer, listener, true),
             Err(error) => {
                 if !is_of_one_connection(&error) {
                     shed(&worker, &socket, listener, &mut reserve, &error).await;
@@ -276,22 +307,60 @@ async fn accept(worker: Rc<Worker>, socket: tokio::net::TcpListener, listener: L
         if stream.set_nonblocking(true).is_ok()
             && let Ok(stream) = tokio::net::TcpStream::from_std(stream)
         {
-            begin(&worker, stream, peer, listener);
+            begin(&worker, stream, peer, listener, false);
         }
     }
 }
 
-fn begin(worker: &Rc<Worker>, stream: tokio::net::TcpStream, peer: std::net::SocketAddr, listener: Listener) {
+/// Takes what other workers hand over, until told to close; what was handed over by then is served.
+async fn take(worker: Rc<Worker>, mut handed: Incoming, mut closed: watch::Receiver<bool>) {
+    loop {
+        let next = tokio::select! {
+            biased;
+            _ = closed.wait_for(|closed| *closed) => break,
+            next = handed.recv() => next,
+        };
+        let Some(next) = next else { return };
+        take_one(&worker, next);
+    }
+    // Who hands over from here on is told that it is for him to serve.
+    handed.close();
+    while let Some(next) = handed.recv().await {
+        take_one(&worker, next);
+    }
+}
+
+fn take_one(worker: &Rc<Worker>, Handed { stream, peer, open }: Handed) {
+    match tokio::net::TcpStream::from_std(stream) {
+        Ok(stream) => serve(worker, stream, peer, open),
+        Err(error) => tracing::warn!(%error, "a connection cannot be used"),
+    }
+}
+
+fn begin(worker: &Rc<Worker>, stream: tokio::net::TcpStream, peer: SocketAddr, listener: Listener, may_hand_over: bool) {
     let shared = &worker.shared;
     shared.metrics.connections_accepted.inc(listener);
-    let Some(open) = Open::new(shared, listener) else {
+    let Some(open) = Open::new(shared, listener, worker.number) else {
         shared.metrics.connections_shed.inc(listener);
         shared.metrics.limits.inc(LimitHit::Connections);
         return;
     };
-    let panics = PanicCount(shared.metrics.clone());
-    let worker = worker.clone();
-    tokio::task::spawn_local(engine::serve(worker, stream, peer, open, panics));
+    match shared.spread.better(worker.number).filter(|_| may_hand_over) {
+        Some(other) => match stream.into_std() {
+            Ok(stream) => {
+                if let Err(back) = shared.spread.hand(other, Handed { stream, peer, open }) {
+                    take_one(worker, back);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "a connection cannot be handed over"),
+        },
+        None => serve(worker, stream, peer, open),
+    }
+}
+
+fn serve(worker: &Rc<Worker>, stream: tokio::net::TcpStream, peer: SocketAddr, open: Open) {
+    let panics = PanicCount(worker.shared.metrics.clone());
+    tokio::task::spawn_local(engine::serve(worker.clone(), Arriving::new(worker), stream, peer, open, panics));
 }
 
 /// accept(2) hands errors of the connection on (see "Error handling" there).
@@ -401,7 +470,9 @@ async fn drain(worker: &Rc<Worker>, grace: Duration) {
             said_farewell = true;
             worker.connections.each(|control| control.tell(Command::Finish));
         }
-        if worker.connections.len() == 0 && worker.tunnels.len() == 0 {
+        // Who was let in and asked nothing yet has as long as a connection that is idle.
+        let none_comes = said_farewell || worker.arriving.get() == 0;
+        if none_comes && worker.connections.len() == 0 && worker.tunnels.len() == 0 {
             return;
         }
         if now >= end {

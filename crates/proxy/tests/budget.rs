@@ -3,42 +3,17 @@
 //! Client and backend are plain threads that allocate nothing while it is counted.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
-#![allow(unsafe_code, reason = "an allocator is not to be had without; it hands everything on as it came")]
 
 mod support;
 
 use std::{
-    alloc::{GlobalAlloc, Layout, System},
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Mutex, PoisonError, atomic::Ordering::Relaxed},
 };
 
 use penstock_proxy::Limits;
-
-struct Counting;
-
-static COUNT: AtomicU64 = AtomicU64::new(0);
-static LIVE: AtomicI64 = AtomicI64::new(0);
-
-// SAFETY: each call goes to the system's allocator with what the caller gave, whose duties are the same.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.fetch_add(1, Relaxed);
-        LIVE.fetch_add(layout.size() as i64, Relaxed);
-        // SAFETY: as above.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size() as i64, Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
+use support::heap::{COUNT, Counting, LIVE};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;

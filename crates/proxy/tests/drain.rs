@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use bytes::Bytes;
-use penstock_proxy::TunnelEnd;
+use penstock_proxy::{Listener, TunnelEnd};
 use support::{GET, PATIENCE, UPGRADE, backend, http2, model, read_exactly, read_head, route, saying, start_with, until};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -102,4 +102,29 @@ async fn promise_11_a_drain_that_is_given_up_ends_at_once() {
     // As on a second signal.
     drain.abort();
     assert_eq!(http2::closes(&mut client).await, b"");
+}
+
+#[tokio::test]
+async fn promise_11_who_was_let_in_just_before_the_end_is_served() {
+    let proxy = start_with(&model(vec![route("/", saying("x").await)]), Duration::from_secs(20));
+    let mut plain = TcpStream::connect(proxy.http).await.unwrap();
+    let tls = TcpStream::connect(proxy.https).await.unwrap();
+    let metrics = proxy.plane.metrics();
+    until("not let in", || {
+        [Listener::Http, Listener::Https].iter().all(|listener| metrics.connections_accepted.get(*listener) == 1)
+    })
+    .await;
+    let plane = proxy.plane.clone();
+    let drain = tokio::spawn(async move { plane.drain().await });
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while TcpStream::connect(proxy.http).await.is_ok() {
+        assert!(tokio::time::Instant::now() < deadline, "it listens still");
+    }
+    plain.write_all(GET.as_bytes()).await.unwrap();
+    assert!(read_head(&mut plain).await.0.starts_with("HTTP/1.1 200"));
+    let mut tls = http2::on_tls(tls, "a.test", &[b"http/1.1"]).await;
+    tls.write_all(GET.as_bytes()).await.unwrap();
+    assert!(read_head(&mut tls).await.0.starts_with("HTTP/1.1 200"));
+    drop((plain, tls));
+    assert_eq!(drain.await.unwrap().connections_cut, 0);
 }

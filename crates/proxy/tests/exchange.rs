@@ -17,7 +17,7 @@ use penstock_model::{
 };
 use penstock_proxy::{DataPlane, Options};
 use support::{
-    GET, PATIENCE, backend, echo_heads, get, model, options, read_exactly, read_head, route, saying, start, started, status,
+    GET, PATIENCE, backend, echo_heads, get, model, options, read_exactly, read_head, route, saying, start, started, status, until,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -528,4 +528,29 @@ async fn no_request_fails_while_tables_and_endpoints_change() {
     done.store(true, std::sync::atomic::Ordering::Relaxed);
     let requests: Vec<u32> = clients.join_all().await;
     assert!(requests.iter().all(|count| *count > 0), "{requests:?}");
+}
+
+/// Of the connections of this machine those between two ports, with the timer that each has (proc(5), `/proc/net/tcp`; `tr` is 2 for
+/// keep-alive).
+fn timers(local: Option<u16>, remote: u16) -> Vec<String> {
+    let port = |text: &str| u16::from_str_radix(text.rsplit(':').next().unwrap(), 16).unwrap();
+    let text = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let rows = text.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // 01: ESTABLISHED.
+    rows.filter(|row| row[3] == "01" && port(row[2]) == remote && local.is_none_or(|local| port(row[1]) == local))
+        .map(|row| row[5].split(':').next().unwrap().to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn connections_on_both_sides_are_probed_while_they_are_quiet() {
+    let backend = saying("x").await;
+    let (_plane, address) = started(options(), &model(vec![route("/", backend)]));
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.write_all(GET.as_bytes()).await.unwrap();
+    let _ = read_head(&mut client).await;
+    // Another timer runs until what was sent is acknowledged.
+    let of_client = client.local_addr().unwrap().port();
+    until("the client's connection is not probed", || timers(Some(address.port()), of_client) == ["02"]).await;
+    until("the upstream's connection is not probed", || timers(None, backend.port()) == ["02"]).await;
 }

@@ -63,7 +63,7 @@ async fn plain_requests_go_to_https_if_a_wildcard_over_their_name_asks_for_a_cer
     let mut redirected = route("/", address);
     redirected.policies.https_redirect =
         Some(HttpsRedirect { code: 308, when: HttpsRedirectWhen::HostHasTls, cut_trailing_slash: false, after_redirects: false });
-    let tls = HostTls { certificate: CertificateSource::SelfSigned, min_version: TlsVersion::V1_2 };
+    let tls = HostTls { certificate: CertificateSource::SelfSigned, others: Vec::new(), min_version: TlsVersion::V1_2 };
     let wildcard = HostPattern::Wildcard { suffix: "apps.test".into(), depth: WildcardDepth::One };
     let exact = |name: &str| HostPattern::Exact(name.into());
     let model = with_host(&model(vec![route("/", address)]), wildcard, Some(tls), vec![redirected.clone()]);

@@ -68,7 +68,7 @@ async fn a_host_with_a_tls_policy_of_its_own_is_misdirected_on_anothers_connecti
     for (name, min_version) in [("a.test", TlsVersion::V1_2), ("b.test", TlsVersion::V1_3)] {
         let mut host = penstock_model::Host::clone(&plain.hosts[&HostPattern::Any]);
         host.pattern = HostPattern::Exact(name.into());
-        host.tls = Some(HostTls { certificate: CertificateSource::SelfSigned, min_version });
+        host.tls = Some(HostTls { certificate: CertificateSource::SelfSigned, others: Vec::new(), min_version });
         model.hosts.insert(host.pattern.clone(), Arc::new(host));
     }
     let proxy = start(&Arc::new(model));

@@ -364,7 +364,11 @@ fn named_model(hosts: BTreeMap<&'static str, (Vec<Route>, bool)>) -> Model {
             route.rule = format!("{name} {place}").into();
         }
         let mut host = Arc::unwrap_or_clone(host(name, routes));
-        host.tls = tls.then_some(HostTls { certificate: CertificateSource::SelfSigned, min_version: TlsVersion::V1_2 });
+        host.tls = tls.then_some(HostTls {
+            certificate: CertificateSource::SelfSigned,
+            others: Vec::new(),
+            min_version: TlsVersion::V1_2,
+        });
         Arc::new(host)
     }))
 }
@@ -516,7 +520,7 @@ fn a_certificate_compiles_nothing_again_but_tls_where_there_was_none_does() {
         host.tls = tls;
         model([Arc::new(host)])
     };
-    let tls = |certificate| Some(HostTls { certificate, min_version: TlsVersion::V1_2 });
+    let tls = |certificate| Some(HostTls { certificate, others: Vec::new(), min_version: TlsVersion::V1_2 });
     let plain = table(&with_tls(None));
     let mut compiled = 0;
     let secure = update(&plain, &with_tls(tls(CertificateSource::SelfSigned)), &mut |host, route| {

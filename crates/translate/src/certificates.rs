@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
 use penstock_model::{HostPattern, KeyPair};
-use rustls::sign::CertifiedKey;
+use rustls::{SignatureAlgorithm, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use x509_parser::{extensions::GeneralName, parse_x509_certificate};
 
@@ -21,9 +21,11 @@ const PRIVATE_KEY: &str = "tls.key";
 const AUTHORITIES: &str = "ca.crt";
 
 /// A pair, and the names it is for.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Certificate {
     pub(crate) pair: Arc<KeyPair>,
+    /// What kind of key it has: a host may have one certificate of each.
+    pub(crate) kind: SignatureAlgorithm,
     /// Lower case; with `*.` for wildcards. The common name if there is no alternative name at all.
     names: Vec<Box<str>>,
 }
@@ -153,7 +155,10 @@ fn read(secret: &Secret, text: &str) -> Result<Certificate, SecretProblem> {
         _ => return Err(SecretProblem::NotX509(text.to_owned())),
     };
     match CertifiedKey::from_der(chain, key, &rustls::crypto::aws_lc_rs::default_provider()) {
-        Ok(_) => Ok(Certificate { pair: Arc::new(KeyPair::new(chain_pem, key_pem)), names }),
+        Ok(certified) => {
+            let pair = Arc::new(KeyPair::new(chain_pem, key_pem));
+            Ok(Certificate { pair, kind: certified.key.algorithm(), names })
+        }
         Err(rustls::Error::InconsistentKeys(_)) => Err(SecretProblem::NoPair(text.to_owned())),
         Err(rustls::Error::InvalidCertificate(_)) => Err(SecretProblem::NotX509(text.to_owned())),
         Err(_) => Err(SecretProblem::BadKey(text.to_owned())),
@@ -188,7 +193,11 @@ mod tests {
     use crate::names::host_pattern;
 
     fn certificate(names: &[&str]) -> Certificate {
-        Certificate { pair: Arc::new(KeyPair::new(*b"", *b"")), names: names.iter().map(|name| (*name).into()).collect() }
+        Certificate {
+            pair: Arc::new(KeyPair::new(*b"", *b"")),
+            kind: SignatureAlgorithm::ECDSA,
+            names: names.iter().map(|name| (*name).into()).collect(),
+        }
     }
 
     #[test]

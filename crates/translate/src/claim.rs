@@ -8,9 +8,9 @@ use std::{
     sync::Arc,
 };
 
-use penstock_model::{HostPattern, HostTls, ObjectRef, Route, ServicePort};
+use penstock_model::{CertificateSource, HostPattern, ObjectRef, Route, ServicePort, TlsVersion};
 
-use crate::{Finding, Id, Key, Kind};
+use crate::{Finding, Id, Key, Kind, certificates::Certificate};
 
 /// Everything that one object says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -105,5 +105,9 @@ pub(crate) struct NginxPath {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TlsClaim {
     pub(crate) field: Box<str>,
-    pub(crate) tls: HostTls,
+    /// Certificates for it, each with a key of another kind.
+    pub(crate) given: Vec<Arc<Certificate>>,
+    /// What is served where none is given.
+    pub(crate) otherwise: CertificateSource,
+    pub(crate) min_version: TlsVersion,
 }

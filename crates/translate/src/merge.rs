@@ -8,11 +8,12 @@ use std::{
     sync::Arc,
 };
 
-use penstock_model::{Host, HostPattern, HostTls, PathMatch, Route, ValueMatch};
+use penstock_model::{CertificateSource, Host, HostPattern, HostTls, PathMatch, Route, ValueMatch};
 
 use crate::{
     Finding, Id, Reason, Verdict,
     annotations::quoted,
+    certificates::Certificate,
     claim::{HostClaim, NginxPath, Order, RouteClaim},
     ingress,
     locations::{self, Location},
@@ -269,11 +270,25 @@ impl<'c> Merging<'c> {
         }
     }
 
+    /// The oldest settles it; others of its namespace may add certificates with keys of other kinds. Those of other namespaces may not: which
+    /// of them a client gets depends on the client, and would be theirs to say.
     fn tls(&mut self, claims: &'c Claims) -> Option<HostTls> {
         let mut asking = claims.iter().filter_map(|(order, claim)| Some((order, claim, claim.tls.as_ref()?)));
         let (first, winner, settled) = asking.next()?;
-        for (order, _, other) in asking {
-            if other.tls != settled.tls {
+        let mut given: Vec<&Arc<Certificate>> = settled.given.iter().collect();
+        for (order, claim, other) in asking {
+            let served = |own: &Certificate| given.iter().any(|known| known.pair == own.pair);
+            let of_another_kind = |own: &Certificate| !given.is_empty() && given.iter().all(|known| known.kind != own.kind);
+            let may_add = claim.object.namespace == winner.object.namespace;
+            let certificates_fit = if other.given.is_empty() {
+                given.is_empty() && other.otherwise == settled.otherwise
+            } else {
+                other.given.iter().all(|own| served(own) || may_add && of_another_kind(own))
+            };
+            if certificates_fit && other.min_version == settled.min_version {
+                let new: Vec<_> = other.given.iter().filter(|own| !served(own)).collect();
+                given.extend(new);
+            } else {
                 let message = format!(
                     "TLS of host {} is settled by {}; this is not used there",
                     self.pattern,
@@ -282,7 +297,9 @@ impl<'c> Merging<'c> {
                 self.conflict(order, &other.field, message);
             }
         }
-        Some(settled.tls.clone())
+        let mut pairs = given.into_iter().map(|certificate| Arc::clone(&certificate.pair));
+        let certificate = pairs.next().map_or_else(|| settled.otherwise.clone(), CertificateSource::Given);
+        Some(HostTls { certificate, others: pairs.collect(), min_version: settled.min_version })
     }
 
     /// nginx sends `/foo` to `/foo/` where only the latter is there.

@@ -16,7 +16,7 @@ use std::{
 };
 
 use penstock_api::{MinTlsVersion, ProxyRoute, RouteTls};
-use penstock_model::{CertificateSource, HostPattern, HostTls, HttpsRedirect, HttpsRedirectWhen, TlsVersion};
+use penstock_model::{CertificateSource, HostPattern, HttpsRedirect, HttpsRedirectWhen, TlsVersion};
 
 use crate::{
     Id, Reason,
@@ -189,18 +189,20 @@ fn tls(reading: &mut Reading<'_>, namespace: &str, tls: Option<&RouteTls>) -> (O
 
 impl Tls {
     fn claim(&self, reading: &mut Reading<'_>, pattern: &HostPattern, field: &str) -> TlsClaim {
-        let certificate = match &self.given {
-            Some((_, certificate)) if certificate.covers(pattern) => CertificateSource::Given(Arc::clone(&certificate.pair)),
+        let mut given = Vec::new();
+        let mut otherwise = self.otherwise.clone();
+        match &self.given {
+            Some((_, certificate)) if certificate.covers(pattern) => given.push(Arc::clone(certificate)),
             Some((secret, certificate)) => {
                 let message = format!(
                     "the certificate in Secret {secret} is for {}, not for {pattern}; the default certificate is served",
                     certificate.names()
                 );
                 reading.refused(field, Reason::CertificateMismatch, message);
-                CertificateSource::Default
+                otherwise = CertificateSource::Default;
             }
-            None => self.otherwise.clone(),
-        };
-        TlsClaim { field: "spec.tls".into(), tls: HostTls { certificate, min_version: self.min_version } }
+            None => {}
+        }
+        TlsClaim { field: "spec.tls".into(), given, otherwise, min_version: self.min_version }
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     metrics::{HandshakeFailure, LimitHit, Listener},
     proxy_protocol::{self, Header, Parsed},
     socket, tls,
-    worker::Worker,
+    worker::{Arriving, Worker},
 };
 
 /// How the preface of HTTP/2 begins (RFC 9113 §3.4). No method begins so (IANA keeps `PRI` for it).
@@ -65,9 +65,17 @@ struct Arrived {
 }
 
 /// Brings a connection to HTTP, and hands it to a task of its own: what came before is large, and gone then. `held` is kept until that ends.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, open: Open, held: impl Sized + 'static) {
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    arriving: Arriving,
+    stream: TcpStream,
+    peer: SocketAddr,
+    open: Open,
+    held: impl Sized + 'static,
+) {
     let Some((client, stream, http2)) = begin(worker, stream, peer, open).await else { return };
     let held = (held, client.worker.connections.enter(&client.control));
+    drop(arriving);
     if http2 {
         tokio::task::spawn_local(client_http2::serve(client, stream, held));
     } else {
@@ -136,14 +144,23 @@ async fn arrive(
             plain_on_tls(stream).await;
             None
         }
-        Listener::Https => match handshake(worker, stream).await {
-            Ok((transport, sni, http2)) => Some(Arrived { transport, peer, told_port, sni, http2 }),
-            Err(error) => {
-                shared.metrics.handshake_failures.inc(tls::failure_of(&error));
-                tracing::debug!(%error, %peer, "a TLS handshake failed");
-                None
+        Listener::Https => {
+            let place = worker.handshakes.enter().await?;
+            // In a box that is not there for those that wait.
+            match place.hold(Box::pin(handshake(worker, stream))).await {
+                Some(Ok((transport, sni, http2))) => Some(Arrived { transport, peer, told_port, sni, http2 }),
+                Some(Err(error)) => {
+                    shared.metrics.handshake_failures.inc(tls::failure_of(&error));
+                    tracing::debug!(%error, %peer, "a TLS handshake failed");
+                    None
+                }
+                None => {
+                    shared.metrics.handshake_failures.inc(HandshakeFailure::CrowdedOut);
+                    tracing::debug!(%peer, "a TLS handshake was ended for others that waited");
+                    None
+                }
             }
-        },
+        }
     }
 }
 

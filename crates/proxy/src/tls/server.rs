@@ -1,8 +1,9 @@
 //! The configurations that handshakes with clients run with.
 //!
 //! There is one per minimum version, made once; a publication only swaps the table that both look certificates up in. Tickets are
-//! encrypted with keys that all configurations of the process share and that outlive every table, so that a client resumes its
-//! session after any change; rustls resumes only under the same server name.
+//! encrypted with keys that all configurations and workers of the process share and that outlive every table, so that a client resumes its
+//! session after any change. rustls makes a new key every six hours and reads tickets of the key before, and resumes only under the same server
+//! name (RFC 6066 §3).
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -48,7 +49,7 @@ struct Resolver(ArcSwap<CertificateTable>);
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.0.load().certificate(hello.server_name())
+        self.0.load().certificate(hello.server_name(), hello.signature_schemes())
     }
 }
 
@@ -76,7 +77,7 @@ impl ServerTls {
     pub fn publish(&self, model: &Model) -> Published {
         let _one_at_a_time = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
         let previous = self.table.0.load_full();
-        if previous.source.is_of(model) && previous.certificate(None).is_some() {
+        if previous.source.is_of(model) && previous.serves() {
             return Published { changed: false, table: previous };
         }
         self.store(CertificateTable::compile(model, &previous, |name| self.made.pair(name)))
@@ -87,7 +88,7 @@ impl ServerTls {
     pub fn renew(&self) -> Published {
         let _one_at_a_time = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
         let previous = self.table.0.load_full();
-        if previous.certificate(None).is_none() {
+        if !previous.serves() {
             return Published { changed: false, table: previous };
         }
         let table = CertificateTable::from_source(previous.source.clone(), &previous, |name| self.made.pair(name));
@@ -100,7 +101,7 @@ impl ServerTls {
     /// What is served, and goes on being served where no host's TLS is touched. None: nothing can be served yet.
     pub fn served(&self) -> Option<Published> {
         let table = self.table.0.load_full();
-        table.certificate(None).is_some().then_some(Published { changed: false, table })
+        table.serves().then_some(Published { changed: false, table })
     }
 
     fn store(&self, table: CertificateTable) -> Published {

@@ -4,12 +4,14 @@
 //! table. Names are looked for as an exact host, then under the wildcard with the longest suffix, then as any host, then the
 //! default certificate is given. Hosts that ask for no TLS of their own do not count: a wildcard above such a name serves it too.
 //!
+//! A host may have one certificate for each kind of key. Of those that a client can use it gets the one whose signature costs least.
+//!
 //! A pair that the TLS library refuses is replaced by the default certificate and reported, as is one that could not be made.
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use penstock_model::{CertificateSource, Fingerprint, HostPattern, HostTls, KeyPair, Model, TlsVersion, WildcardDepth};
-use rustls::sign::CertifiedKey;
+use rustls::{SignatureAlgorithm, SignatureScheme, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 use super::provider;
@@ -51,19 +53,20 @@ impl fmt::Display for CertificateProblem {
     }
 }
 
-/// What decides whether a connection made for one name may carry requests for another: the certificate that is served, and the
+/// What decides whether a connection made for one name may carry requests for another: the certificates that are served, and the
 /// versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PolicyId {
-    certificate: Option<Fingerprint>,
+    /// That of all of them.
+    certificates: Option<Fingerprint>,
     pub min_version: TlsVersion,
 }
 
 /// What one name gets.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
-    /// None: nothing can be served. Only if not even a default certificate could be made.
-    pub(super) certificate: Option<Arc<CertifiedKey>>,
+    /// The best first. None: nothing can be served. Only if not even a default certificate could be made.
+    certificates: Arc<[Arc<CertifiedKey>]>,
     pub(super) policy: PolicyId,
 }
 
@@ -109,7 +112,7 @@ impl Default for CertificateTable {
             one_label: HashMap::new(),
             many_labels: HashMap::new(),
             any: None,
-            default: Entry { certificate: None, policy: PolicyId { certificate: None, min_version: TlsVersion::default() } },
+            default: entry(Vec::new(), TlsVersion::default()),
             parsed: HashMap::new(),
             problems: Vec::new(),
             source: Source::default(),
@@ -157,9 +160,22 @@ impl CertificateTable {
         &self.problems
     }
 
-    /// The certificate for a server name, as a handshake gives it.
-    pub fn certificate(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
-        self.entry(name).certificate.clone()
+    /// The certificate for a server name and what the client can verify, as a handshake gives them. To a client that can use none the first
+    /// is given: it will say what it thinks of it.
+    pub fn certificate(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        match &*self.entry(name).certificates {
+            [] => None,
+            [only] => Some(only.clone()),
+            several @ [first, ..] => {
+                let usable = several.iter().find(|certificate| certificate.key.choose_scheme(schemes).is_some());
+                Some(usable.unwrap_or(first).clone())
+            }
+        }
+    }
+
+    /// Whether there is anything to serve.
+    pub(super) fn serves(&self) -> bool {
+        !self.entry(None).certificates.is_empty()
     }
 
     /// The policy for a server name or a request's host (without port). Differs between two names exactly if a connection made
@@ -227,30 +243,25 @@ impl<M: FnMut(&Name) -> Made> Compiler<'_, M> {
                 }
             }
         };
-        entry(certificate, TlsVersion::default())
+        entry(certificate.into_iter().collect(), TlsVersion::default())
     }
 
     fn host(&mut self, pattern: &HostPattern, tls: &HostTls, default: &Entry) -> Entry {
-        let own = match &tls.certificate {
+        let first = match &tls.certificate {
             CertificateSource::Given(pair) => Some(self.parse(pair)),
             CertificateSource::SelfSigned => Some(self.made(&Name::of(pattern))),
             CertificateSource::Default => None,
         };
-        let own = match own {
-            Some(Err(reason)) => {
-                self.problems.push(CertificateProblem { host: Some(pattern.clone()), reason });
-                None
-            }
-            Some(Ok(certificate)) => Some(certificate),
-            None => None,
-        };
-        match own {
-            Some(certificate) => entry(Some(certificate), tls.min_version),
-            None => Entry {
-                certificate: default.certificate.clone(),
-                policy: PolicyId { certificate: default.policy.certificate, min_version: tls.min_version },
-            },
+        let own: Result<Vec<_>, _> = first.into_iter().chain(tls.others.iter().map(|pair| self.parse(pair))).collect();
+        let own = own.unwrap_or_else(|reason| {
+            self.problems.push(CertificateProblem { host: Some(pattern.clone()), reason });
+            Vec::new()
+        });
+        if own.is_empty() {
+            let policy = PolicyId { min_version: tls.min_version, ..default.policy };
+            return Entry { certificates: default.certificates.clone(), policy };
         }
+        entry(own, tls.min_version)
     }
 
     fn made(&mut self, name: &Name) -> Result<(Fingerprint, Arc<CertifiedKey>), Refused> {
@@ -270,9 +281,21 @@ impl<M: FnMut(&Name) -> Made> Compiler<'_, M> {
     }
 }
 
-fn entry(certificate: Option<(Fingerprint, Arc<CertifiedKey>)>, min_version: TlsVersion) -> Entry {
-    let (fingerprint, certificate) = certificate.unzip();
-    Entry { certificate, policy: PolicyId { certificate: fingerprint, min_version } }
+fn entry(mut certificates: Vec<(Fingerprint, Arc<CertifiedKey>)>, min_version: TlsVersion) -> Entry {
+    certificates.sort_by_key(|(_, certificate)| cost(certificate.key.algorithm()));
+    let fingerprint = Fingerprint::of_all(certificates.iter().map(|(fingerprint, _)| *fingerprint));
+    let certificates = certificates.into_iter().map(|(_, certificate)| certificate).collect();
+    Entry { certificates, policy: PolicyId { certificates: fingerprint, min_version } }
+}
+
+/// What a signature of ours costs, as an order: one by RSA takes many times the processor time of the others, and more bytes. Few clients take
+/// Ed25519.
+fn cost(kind: SignatureAlgorithm) -> u8 {
+    match kind {
+        SignatureAlgorithm::ECDSA => 0,
+        SignatureAlgorithm::ED25519 => 1,
+        _ => 2,
+    }
 }
 
 /// A pair in the form that handshakes use, checked to belong together.
@@ -315,7 +338,7 @@ mod tests {
 
     #[allow(clippy::unnecessary_wraps)]
     fn given(pair: &Arc<KeyPair>) -> Option<HostTls> {
-        Some(HostTls { certificate: CertificateSource::Given(pair.clone()), min_version: TlsVersion::V1_2 })
+        Some(HostTls { certificate: CertificateSource::Given(pair.clone()), others: Vec::new(), min_version: TlsVersion::V1_2 })
     }
 
     fn model(default: &Arc<KeyPair>, hosts: impl IntoIterator<Item = (HostPattern, Option<HostTls>)>) -> Model {
@@ -327,8 +350,8 @@ mod tests {
     }
 
     fn serves(table: &CertificateTable, name: Option<&str>, pair: &KeyPair) -> bool {
-        table.policy_of(name).certificate == Some(pair.fingerprint())
-            && table.certificate(name).unwrap().cert == certified_key(pair).unwrap().cert
+        table.policy_of(name).certificates == Some(pair.fingerprint())
+            && table.certificate(name, &[]).unwrap().cert == certified_key(pair).unwrap().cert
     }
 
     #[test]
@@ -411,8 +434,8 @@ mod tests {
         let old = CertificateTable::compile(&model(&default, [(exact("a"), given(&a))]), &CertificateTable::default(), make);
         let again = model(&default, [(exact("a"), given(&Arc::new(KeyPair::new(a.chain(), a.key())))), (exact("b"), given(&b))]);
         let new = CertificateTable::compile(&again, &old, make);
-        assert!(Arc::ptr_eq(&old.certificate(Some("a")).unwrap(), &new.certificate(Some("a")).unwrap()));
-        assert!(Arc::ptr_eq(&old.certificate(None).unwrap(), &new.certificate(None).unwrap()));
+        assert!(Arc::ptr_eq(&old.certificate(Some("a"), &[]).unwrap(), &new.certificate(Some("a"), &[]).unwrap()));
+        assert!(Arc::ptr_eq(&old.certificate(None, &[]).unwrap(), &new.certificate(None, &[]).unwrap()));
         assert!(!old.source.is_of(&again) && new.source.is_of(&again));
         assert_eq!(Source::of(&again), new.source);
         let third = CertificateTable::compile(&model(&default, []), &new, make);
@@ -434,5 +457,43 @@ mod tests {
         assert_ne!(policy("a"), policy("strict"));
         assert_ne!(policy("a"), policy("unknown"));
         assert_eq!(policy("broken"), policy("unknown"));
+    }
+
+    #[test]
+    fn certificates_of_two_kinds_of_key_are_one_policy_whichever_is_named_first() {
+        let (default, ecdsa) = (pair("default"), pair("a"));
+        let rsa = super::super::tests::rsa(&["a"]);
+        let both =
+            |first: &Arc<KeyPair>, other: &Arc<KeyPair>| given(first).map(|tls| HostTls { others: vec![other.clone()], ..tls });
+        let broken = Arc::new(KeyPair::new(*b"", *b""));
+        let model = model(
+            &default,
+            [
+                (exact("a"), both(&ecdsa, &rsa)),
+                (exact("b"), both(&rsa, &ecdsa)),
+                (exact("ecdsa"), given(&ecdsa)),
+                (exact("rsa"), given(&rsa)),
+                (exact("broken"), both(&ecdsa, &broken)),
+            ],
+        );
+        let table = CertificateTable::compile(&model, &CertificateTable::default(), make);
+        let policy = |name| table.policy_of(Some(name));
+        assert_eq!(policy("a"), policy("b"));
+        assert!(policy("a") != policy("ecdsa") && policy("a") != policy("rsa"), "one of its certificates may not be for the other");
+        assert_eq!((policy("broken"), table.problems().len()), (policy("unknown"), 1));
+        let gets = |name, schemes: &[SignatureScheme]| table.certificate(Some(name), schemes).unwrap().key.algorithm();
+        for name in ["a", "b"] {
+            for (schemes, kind) in [
+                (&[SignatureScheme::RSA_PSS_SHA256, SignatureScheme::ECDSA_NISTP256_SHA256][..], SignatureAlgorithm::ECDSA),
+                (&[SignatureScheme::ECDSA_NISTP256_SHA256], SignatureAlgorithm::ECDSA),
+                (&[SignatureScheme::RSA_PKCS1_SHA256], SignatureAlgorithm::RSA),
+                (&[SignatureScheme::ECDSA_NISTP384_SHA384, SignatureScheme::RSA_PSS_SHA512], SignatureAlgorithm::RSA),
+                (&[SignatureScheme::ED25519], SignatureAlgorithm::ECDSA),
+                (&[], SignatureAlgorithm::ECDSA),
+            ] {
+                assert_eq!(gets(name, schemes), kind, "{name} {schemes:?}");
+            }
+        }
+        assert_eq!(gets("rsa", &[SignatureScheme::ECDSA_NISTP256_SHA256]), SignatureAlgorithm::RSA, "there is no other");
     }
 }

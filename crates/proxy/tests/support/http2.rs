@@ -23,10 +23,13 @@ use super::{PATIENCE, Proxy, any_certificate::Seen};
 pub type Tls = tokio_rustls::client::TlsStream<TcpStream>;
 
 pub async fn connect(address: SocketAddr, name: &str, alpn: &[&[u8]]) -> Tls {
+    on_tls(TcpStream::connect(address).await.unwrap(), name, alpn).await
+}
+
+pub async fn on_tls(tcp: TcpStream, name: &str, alpn: &[&[u8]]) -> Tls {
     let mut config =
         rustls::ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::<Seen>::default()).with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    let tcp = TcpStream::connect(address).await.unwrap();
     let name = rustls::pki_types::ServerName::try_from(name.to_owned()).unwrap();
     tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap()
 }

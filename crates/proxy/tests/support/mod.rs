@@ -20,7 +20,8 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-mod any_certificate;
+pub mod any_certificate;
+pub mod heap;
 pub mod http2;
 
 pub const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";

@@ -1,14 +1,15 @@
 //! The `tls` section of an Ingress: which certificate its hosts get.
 //!
-//! For a host, the entry that lists it counts. Else, native: one that lists a wildcard over it, or no host at all; and where the Ingress is for
+//! For a host, the entries that list it count. Else, native: those that list a wildcard over it, or no host at all; and where the Ingress is for
 //! hosts that it does not name (a rule without host, or no rules), the hosts that its entries list get their certificates, and nothing else;
-//! ingress-nginx: the first whose certificate covers it, and if none does, the default certificate. An Ingress with a `tls` section
-//! makes TLS hosts of its hosts whatever is wrong with the Secrets: plain requests are redirected, and the default certificate is served.
+//! ingress-nginx: the first whose certificate covers it, and if none does, the default certificate. Of entries that are for a host alike, the first of
+//! each kind of key (RSA, ECDSA) is served, to the clients that can use it. An Ingress with a `tls` section makes TLS hosts of its hosts
+//! whatever is wrong with the Secrets: plain requests are redirected, and the default certificate is served.
 
 use std::sync::Arc;
 
 use k8s_openapi::api::networking::v1::IngressTLS;
-use penstock_model::{CertificateSource, HostPattern, HostTls, TlsVersion};
+use penstock_model::{CertificateSource, HostPattern, TlsVersion};
 
 use super::Reader;
 use crate::{Reason, annotations::quoted, certificates::Certificate, claim::TlsClaim, names::host_pattern};
@@ -24,7 +25,7 @@ struct Entry {
 
 impl Reader<'_, '_> {
     pub(super) fn tls(&mut self, section: &[IngressTLS]) {
-        let entries: Vec<Entry> = section.iter().enumerate().map(|(number, entry)| self.entry(number, entry)).collect();
+        let entries: Vec<Entry> = (0..section.len()).filter_map(|number| self.entry(number, section)).collect();
         if !self.nginx && self.hosts.contains_key(&HostPattern::Any) {
             self.name_listed(&entries);
         }
@@ -32,8 +33,10 @@ impl Reader<'_, '_> {
         let mut used = vec![false; entries.len()];
         for host in &hosts {
             let Some((chosen, claim)) = self.choose(host, &entries) else { continue };
-            if let Some(used) = chosen.and_then(|chosen| used.get_mut(chosen)) {
-                *used = true;
+            for number in chosen {
+                if let Some(used) = used.get_mut(number) {
+                    *used = true;
+                }
             }
             self.host(host).tls = Some(claim);
         }
@@ -56,7 +59,8 @@ impl Reader<'_, '_> {
         }
     }
 
-    fn entry(&mut self, number: usize, entry: &IngressTLS) -> Entry {
+    fn entry(&mut self, number: usize, section: &[IngressTLS]) -> Option<Entry> {
+        let entry = section.get(number)?;
         let field = format!("spec.tls[{number}]");
         let mut hosts = Vec::new();
         for (place, host) in entry.hosts.iter().flatten().enumerate() {
@@ -75,50 +79,74 @@ impl Reader<'_, '_> {
             match self.reading.certificate(self.namespace, &secret, self.defaults.opaque_certificates) {
                 Ok(certificate) => Some(certificate),
                 Err(problem) => {
-                    let message = format!("{problem}; the default certificate is served");
+                    let lists_alike = |other: &&IngressTLS| !std::ptr::eq(*other, entry) && shares_a_host(other, entry);
+                    let shared = section.iter().find(lists_alike).is_some();
+                    let instead = if shared { "it is left out" } else { "the default certificate is served" };
+                    let message = format!("{problem}; {instead}");
                     self.reading.refused(format!("{field}.secretName"), problem.reason(), message);
                     None
                 }
             }
         };
-        Entry { field, hosts, certificate, secret }
+        Some(Entry { field, hosts, certificate, secret })
     }
 
-    /// The entry whose certificate the host gets, and the claim.
-    fn choose(&mut self, host: &HostPattern, entries: &[Entry]) -> Option<(Option<usize>, TlsClaim)> {
+    /// The entries whose certificates the host gets, and the claim.
+    fn choose(&mut self, host: &HostPattern, entries: &[Entry]) -> Option<(Vec<usize>, TlsClaim)> {
         let first = entries.first()?;
-        let find = |fits: &dyn Fn(&Entry) -> bool| entries.iter().position(fits);
-        let listed = find(&|entry| entry.hosts.contains(host));
-        let chosen = match (host, self.nginx) {
-            (HostPattern::Any, true) => return None,
-            (HostPattern::Any, false) => Some(find(&|entry| entry.hosts.is_empty()).unwrap_or_default()),
-            (_, true) => {
-                listed.or_else(|| find(&|entry| entry.certificate.as_ref().is_some_and(|certificate| certificate.covers(host))))
+        let fitting = self.fitting(host, entries)?;
+        let covering = |entry: &Entry| entry.certificate.clone().filter(|certificate| certificate.covers(host));
+        let (mut chosen, mut given) = (Vec::new(), Vec::<Arc<Certificate>>::new());
+        for &number in &fitting {
+            let Some(entry) = entries.get(number) else { continue };
+            let certificate = covering(entry).filter(|own| given.iter().all(|known| known.kind != own.kind));
+            // What is wrong with the first was said, or is below.
+            if certificate.is_some() || chosen.is_empty() {
+                chosen.push(number);
             }
-            (_, false) => Some(
-                listed
-                    .or_else(|| find(&|entry| entry.hosts.iter().any(|listed| is_over(listed, host))))
-                    .or_else(|| find(&|entry| entry.hosts.is_empty()))?,
-            ),
-        };
-        let entry = chosen.and_then(|chosen| entries.get(chosen));
-        let certificate = match entry.map(|entry| (entry, &entry.certificate)) {
-            Some((_, Some(certificate))) if certificate.covers(host) => CertificateSource::Given(Arc::clone(&certificate.pair)),
-            Some((entry, Some(certificate))) => {
-                let message = format!(
-                    "the certificate in Secret {}/{} is for {}, not for {host}; the default certificate is served",
-                    self.namespace,
-                    entry.secret,
-                    certificate.names()
-                );
-                self.reading.refused(format!("{}.secretName", entry.field), Reason::CertificateMismatch, message);
-                CertificateSource::Default
-            }
-            _ => CertificateSource::Default,
-        };
+            given.extend(certificate);
+        }
+        let entry = fitting.first().and_then(|first| entries.get(*first));
+        if let Some(entry) = entry
+            && let Some(certificate) = entry.certificate.as_ref().filter(|certificate| !certificate.covers(host))
+        {
+            let message = format!(
+                "the certificate in Secret {}/{} is for {}, not for {host}; {} is served",
+                self.namespace,
+                entry.secret,
+                certificate.names(),
+                if given.is_empty() { "the default certificate" } else { "that of another entry" }
+            );
+            self.reading.refused(format!("{}.secretName", entry.field), Reason::CertificateMismatch, message);
+        }
         let field = entry.unwrap_or(first).field.as_str().into();
-        Some((chosen, TlsClaim { field, tls: HostTls { certificate, min_version: TlsVersion::default() } }))
+        Some((chosen, TlsClaim { field, given, otherwise: CertificateSource::Default, min_version: TlsVersion::default() }))
     }
+
+    /// The entries that are for a host by the closest rule that any is for it. None: TLS is not asked for.
+    fn fitting(&self, host: &HostPattern, entries: &[Entry]) -> Option<Vec<usize>> {
+        let all = |fits: &dyn Fn(&Entry) -> bool| -> Vec<usize> {
+            entries.iter().enumerate().filter(|(_, entry)| fits(entry)).map(|(number, _)| number).collect()
+        };
+        // By what they hold alone, the first is enough.
+        let first = |fits: &dyn Fn(&Entry) -> bool| -> Vec<usize> { entries.iter().position(fits).into_iter().collect() };
+        let listing = || all(&|entry| entry.hosts.contains(host));
+        let over_it = || all(&|entry| entry.hosts.iter().any(|listed| is_over(listed, host)));
+        let for_all = || all(&|entry| entry.hosts.is_empty());
+        let covering = || first(&|entry| entry.certificate.as_ref().is_some_and(|certificate| certificate.covers(host)));
+        let found = |more: Vec<usize>| Some(more).filter(|found| !found.is_empty());
+        match (host, self.nginx) {
+            (HostPattern::Any, true) => None,
+            (HostPattern::Any, false) => found(for_all()).or_else(|| Some(first(&|_| true))),
+            (_, true) => found(listing()).or_else(|| Some(covering())),
+            (_, false) => found(listing()).or_else(|| found(over_it())).or_else(|| found(for_all())),
+        }
+    }
+}
+
+fn shares_a_host(one: &IngressTLS, other: &IngressTLS) -> bool {
+    let listed = other.hosts.as_deref().unwrap_or_default();
+    one.hosts.iter().flatten().any(|host| listed.contains(host))
 }
 
 /// Whether a wildcard stands over a name.
