@@ -6,18 +6,21 @@ mod support;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
+use bytes::Bytes;
+use http::Request;
 use penstock_model::{Model, Timeouts};
 use penstock_proxy::Limits;
 use support::{
     GET, PATIENCE, Proxy, backend, get,
     http2::{self, PREFACE, frame},
-    read_exactly, read_head, route, start_within, until,
+    met, read_exactly, read_head, route, start_within, until,
 };
 use tokio::{io::AsyncWriteExt, net::TcpStream, sync::mpsc};
 
 const SHORT: Duration = Duration::from_millis(300);
-/// SETTINGS_INITIAL_WINDOW_SIZE (RFC 9113 §6.5.2): all that there can be.
+/// SETTINGS_INITIAL_WINDOW_SIZE (RFC 9113 §6.5.2): all that there can be, and nothing.
 const WIDE: [u8; 6] = [0, 4, 0x7f, 0xff, 0xff, 0xff];
+const CLOSED: [u8; 6] = [0, 4, 0, 0, 0, 0];
 /// `:status: 200` by its number in the static table (RFC 7541, appendix A).
 const OK: [u8; 1] = [0x88];
 
@@ -117,6 +120,10 @@ async fn no_connection_is_left(proxy: &Proxy) {
     until("a connection to an endpoint stays open", || open.get() == 0).await;
 }
 
+async fn no_request_is_left(proxy: &Proxy) {
+    until("a request stays", || proxy.plane.metrics().requests_in_flight.get() == 0).await;
+}
+
 const POST: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n";
 
 /// Sends a body until nothing goes for a moment.
@@ -151,6 +158,68 @@ async fn a_connection_whose_endpoint_dies_while_it_is_written_to_is_closed() {
         drop(endpoint);
         no_connection_is_left(&proxy).await;
     }
+}
+
+/// What the endpoint is told in the end of a stream: RST_STREAM with CANCEL.
+async fn is_given_up(endpoint: &mut Endpoint, stream: u32) {
+    assert_eq!(endpoint.next(3).await, (stream, 8_u32.to_be_bytes().to_vec()));
+}
+
+#[tokio::test]
+async fn promise_9_an_upload_to_a_window_that_stays_closed_ends_in_time() {
+    let (address, mut connections) = given().await;
+    let limited = |timeouts: &mut Timeouts| {
+        timeouts.read = None;
+        timeouts.send = Some(SHORT);
+    };
+    let proxy = proxy_to(address, limited, Limits::default());
+    let mut endpoint = Endpoint::warm(&proxy, &mut connections, &CLOSED).await;
+    let mut client = TcpStream::connect(proxy.http).await.unwrap();
+    client.write_all(POST).await.unwrap();
+    client.write_all(b"hello").await.unwrap();
+    let stream = endpoint.next(1).await.0;
+    let (head, _) = read_head(&mut client).await;
+    assert!(head.starts_with("HTTP/1.1 504"), "{head}");
+    assert_eq!(met(&proxy, "response_time"), 1);
+    is_given_up(&mut endpoint, stream).await;
+    // Another, whose response is over before its body is.
+    let mut client = TcpStream::connect(proxy.http).await.unwrap();
+    client.write_all(POST).await.unwrap();
+    client.write_all(b"hello").await.unwrap();
+    let stream = endpoint.next(1).await.0;
+    endpoint.answer(stream).await;
+    let (head, _) = read_head(&mut client).await;
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    is_given_up(&mut endpoint, stream).await;
+    http2::closes(&mut client).await;
+    until("the client's connection stays", || support::counted(&proxy, "penstock_connections_open{listener=\"http\"} 0")).await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_noticed_while_its_upload_waits_for_the_endpoint() {
+    let (address, mut connections) = given().await;
+    let proxy = proxy_to(address, unlimited, Limits::default());
+    let mut endpoint = Endpoint::warm(&proxy, &mut connections, &CLOSED).await;
+    let mut sender = http2::client(&proxy).await;
+    let mut post = || {
+        let request = Request::post("https://a.test/").body(()).unwrap();
+        let (answer, mut out) = sender.send_request(request, false).unwrap();
+        out.send_data(Bytes::from_static(b"hello"), false).unwrap();
+        (answer, out)
+    };
+    let left = post();
+    let stream = endpoint.next(1).await.0;
+    drop(left);
+    is_given_up(&mut endpoint, stream).await;
+    no_request_is_left(&proxy).await;
+    // Another, which has its whole response.
+    let (answer, out) = post();
+    let stream = endpoint.next(1).await.0;
+    endpoint.answer(stream).await;
+    let answer = tokio::time::timeout(PATIENCE, answer).await.unwrap().unwrap();
+    assert_eq!(answer.status(), 200);
+    drop((answer, out));
+    is_given_up(&mut endpoint, stream).await;
 }
 
 #[tokio::test]

@@ -82,8 +82,13 @@ impl Http2 {
     }
 
     /// The stream of a request to an endpoint. `ended`: it has no body.
-    pub(super) fn of_upstream(response: ResponseFuture, send: SendStream<Bytes>, ended: bool) -> Self {
-        Self { response: Some(response), send: Some(send), ended, ..Self::new() }
+    pub(super) fn of_upstream(
+        response: ResponseFuture,
+        send: SendStream<Bytes>,
+        ended: bool,
+        write_limit: Option<Duration>,
+    ) -> Self {
+        Self { response: Some(response), send: Some(send), ended, write_limit, ..Self::new() }
     }
 
     pub(super) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, BodyError>> {
@@ -239,8 +244,8 @@ impl Http2 {
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match (&mut self.respond, &mut self.send) {
             (Some(respond), _) => respond.poll_reset(cx).map(drop),
-            (None, Some(send)) if !self.ended => send.poll_reset(cx).map(drop),
-            _ => Poll::Pending,
+            (None, Some(send)) => send.poll_reset(cx).map(drop),
+            (None, None) => Poll::Pending,
         }
     }
 
