@@ -478,6 +478,8 @@ impl Attempting<'_> {
             // Bytes that came before ours are the answer to nothing.
             HeadError::Unasked => true,
             HeadError::Io(_) | HeadError::Closed => !self.has_come() && (self.repeats || !self.has_gone()),
+            // The connection ended, and nobody can say what the endpoint looked at.
+            HeadError::Http2(error) if error.is_io() => self.repeats && self.interim == 0,
             // The endpoint says that it did not look at it (RFC 9113 §6.8, §8.7).
             HeadError::Http2(error) => {
                 error.is_remote()

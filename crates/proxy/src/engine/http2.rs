@@ -22,6 +22,7 @@ use tokio::{
 
 use super::{
     fault::{BodyError, HeadError, WriteError},
+    forward::RESPONSE_LIMITS,
     http2_heads as heads,
     patience::Patience,
 };
@@ -232,6 +233,10 @@ impl Http2 {
             return Poll::Ready(Ok(()));
         }
         let (parts, recv) = ready!(Pin::new(response).poll(cx)).map_err(HeadError::Http2)?.into_parts();
+        // Of its size h2 takes care.
+        if parts.headers.len() > RESPONSE_LIMITS.fields {
+            return Poll::Ready(Err(HeadError::Fields));
+        }
         head.compose(parts.status.as_u16());
         heads::fields_of(&parts.headers, head.fields_mut()).map_err(|_| HeadError::Fields)?;
         self.read = recv.is_end_stream();
