@@ -137,7 +137,9 @@ pub(super) async fn rest_of_upload(
         }
         // A client of HTTP/1.1 that has sent all of it may go: what it wanted done is done.
         let left = matches!(client, Side::Http2(_)) && client.poll_gone(cx).is_ready();
-        if left || upstream.poll_gone(cx).is_ready() {
+        // More than a response is the end of all agreement; read it is not, and so an end behind it would not be seen.
+        let said_too_much = matches!(upstream, Side::Http1(http1) if !http1.unread().is_empty());
+        if left || said_too_much || upstream.poll_gone(cx).is_ready() {
             upload.refuse();
             return Poll::Ready(());
         }
