@@ -8,18 +8,19 @@ help: ## List the targets
 run: ## Build, and serve the quick start in front of a small demo backend; prints the URLs to open
 	@deploy/quickstart/run
 
-# The scenes that have the machine for themselves: one takes times, and comes after all others as an invocation of its own; one loads the machine
-# for minutes, and is `make soak`.
+# The scenes that have the machine for themselves, each an invocation of its own: one takes times, and comes after all others; one loads the machine
+# for minutes, and comes after that.
 ALONE = --skip a_change_is_live_within_milliseconds --skip nothing_fails_and_nothing_is_left
 
 # What the scenes run against is built before they begin, so that none shares the machine with a Go build. Figures are shown of tests that pass, too.
-# A failure stops neither invocation, so that one run tells all.
+# A failure stops no invocation, so that one run tells all.
 test: lint ## Everything that CI checks
 	tests/cluster/prepare
 	tests/h2spec/build >/dev/null
 	failed=; \
 	cargo test --workspace --locked --no-fail-fast -- --show-output $(ALONE) || failed=1; \
 	cargo test --workspace --locked --test propagation -- --show-output || failed=1; \
+	SOAK_MINUTES=2 cargo test --workspace --locked --test soak -- --show-output || failed=1; \
 	test -z "$$failed"
 	deploy/render.sh --check
 

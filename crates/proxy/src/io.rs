@@ -227,6 +227,19 @@ fn is_of_a_closed_peer(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
+/// What becomes of what is written to an endpoint that closed its socket. What it said before waits to be read, and is worth more than the failure
+/// of a write: an endpoint may answer before it has the whole request, and close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ToClosed {
+    /// It waits. Who writes reads all the while, and learns of the end there.
+    Waits,
+    /// It goes nowhere. HTTP/2 stops reading when it has something to say that must go first (its GOAWAY, the rest at the end), and would wait for
+    /// ever.
+    Vanishes,
+    /// The write fails: a tunnel has nothing to wait for.
+    Fails,
+}
+
 /// The stream to an endpoint.
 #[derive(Debug)]
 pub(crate) struct UpstreamStream {
@@ -234,15 +247,17 @@ pub(crate) struct UpstreamStream {
     /// How long a write may make no progress.
     write_limit: Option<Duration>,
     stall: Stall,
-    /// Whether what the endpoint said before it closed is worth more than the failure of a write: in a tunnel it is not.
-    listens_on: bool,
+    to_closed: ToClosed,
+    /// What is written vanishes.
+    deaf: bool,
     metrics: Arc<Metrics>,
 }
 
 impl UpstreamStream {
     pub(crate) fn new(transport: Transport, metrics: &Arc<Metrics>) -> Self {
         metrics.upstream_connections_open.inc();
-        Self { transport, write_limit: None, stall: Stall::default(), listens_on: true, metrics: metrics.clone() }
+        let to_closed = ToClosed::Waits;
+        Self { transport, write_limit: None, stall: Stall::default(), to_closed, deaf: false, metrics: metrics.clone() }
     }
 
     /// How long a write may make no progress from now on.
@@ -264,18 +279,32 @@ impl UpstreamStream {
         }
     }
 
+    /// From here on it carries HTTP/2.
+    pub(crate) fn carries_http2(&mut self) {
+        self.to_closed = ToClosed::Vanishes;
+    }
+
     /// From here on it carries a tunnel.
     pub(crate) fn lift_limits(&mut self) {
         self.limit_writes(None);
-        self.listens_on = false;
+        self.to_closed = ToClosed::Fails;
     }
 
-    fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if self.listens_on && matches!(&written, Poll::Ready(Err(error)) if is_of_a_closed_peer(error)) {
-            // An endpoint may answer before it has the whole request, and close. What it said waits to be read, and after it the end, or the
-            // failure, which is told then. Nothing more can be written meanwhile.
+    /// Gives what became of a write; `whole` is what it is if all of it vanishes.
+    fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>, whole: T) -> Poll<io::Result<T>> {
+        if matches!(&written, Poll::Ready(Err(error)) if is_of_a_closed_peer(error)) {
+            match self.to_closed {
+                ToClosed::Fails => {}
+                ToClosed::Waits => {
+                    self.stall = Stall::default();
+                    return Poll::Pending;
+                }
+                ToClosed::Vanishes => self.deaf = true,
+            }
+        }
+        if self.deaf {
             self.stall = Stall::default();
-            return Poll::Pending;
+            return Poll::Ready(Ok(whole));
         }
         self.stall.watch(cx, self.write_limit, written)
     }
@@ -289,21 +318,31 @@ impl Drop for UpstreamStream {
 
 impl AsyncRead for UpstreamStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().transport).poll_read(cx, buf)
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let read = Pin::new(&mut this.transport).poll_read(cx, buf);
+        let ended = match &read {
+            Poll::Ready(Ok(())) => buf.filled().len() == before && buf.remaining() > 0,
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        };
+        // Its streams are over with it: nothing that is still to be said is for anybody.
+        this.deaf |= ended && this.to_closed == ToClosed::Vanishes;
+        read
     }
 }
 
 impl AsyncWrite for UpstreamStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.transport).poll_write(cx, buf);
-        this.watch(cx, written)
+        let written = if this.deaf { Poll::Pending } else { Pin::new(&mut this.transport).poll_write(cx, buf) };
+        this.watch(cx, written, buf.len())
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.transport).poll_write_vectored(cx, bufs);
-        this.watch(cx, written)
+        let written = if this.deaf { Poll::Pending } else { Pin::new(&mut this.transport).poll_write_vectored(cx, bufs) };
+        this.watch(cx, written, bufs.iter().map(|buf| buf.len()).sum())
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -312,13 +351,16 @@ impl AsyncWrite for UpstreamStream {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        match Pin::new(&mut this.transport).poll_flush(cx) {
-            flushed @ Poll::Ready(Ok(())) => flushed,
-            flushed => this.watch(cx, flushed),
+        let flushed = if this.deaf { Poll::Pending } else { Pin::new(&mut this.transport).poll_flush(cx) };
+        match flushed {
+            Poll::Ready(Ok(())) => flushed,
+            flushed => this.watch(cx, flushed, ()),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().transport).poll_shutdown(cx)
+        let this = self.get_mut();
+        // Over TLS it would write.
+        if this.deaf { Poll::Ready(Ok(())) } else { Pin::new(&mut this.transport).poll_shutdown(cx) }
     }
 }

@@ -271,3 +271,22 @@ async fn requests_that_come_at_once_are_answered_in_turn() {
     }
     until("a request stays", || proxy.plane.metrics().requests_in_flight.get() == 0).await;
 }
+
+#[tokio::test]
+async fn who_still_sends_to_an_endpoint_that_said_too_much_and_left_is_not_kept() {
+    let address = backend(|mut stream| async move {
+        let _ = read_head(&mut stream).await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok, and more").await;
+    })
+    .await;
+    let proxy = start(&model(vec![route("/", address)]));
+    let mut client = TcpStream::connect(proxy.http).await.unwrap();
+    client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n").await.unwrap();
+    let (head, early) = read_head(&mut client).await;
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert_eq!(read_exactly(&mut client, early, 2).await, b"ok");
+    let block = vec![0; 64 * 1024];
+    let closed = async { while client.write(&block).await.is_ok() {} };
+    tokio::time::timeout(PATIENCE, closed).await.expect("it is kept");
+    until("a connection stays", || proxy.plane.metrics().upstream_connections_open.get() == 0).await;
+}

@@ -235,8 +235,7 @@ pub(super) async fn send(asked: &mut Asked<'_>, target: &Target<'_>) -> Result<U
                 poll_fn(|cx| match connecting.as_mut().poll(cx) {
                     Poll::Ready(connected) => Poll::Ready(Some(connected)),
                     // Who left while we connect is not waited for.
-                    Poll::Pending if asked.side.is_read() => asked.side.poll_gone(cx).map(|()| None),
-                    Poll::Pending => Poll::Pending,
+                    Poll::Pending => asked.side.poll_gone(cx).map(|()| None),
                 })
                 .await
             }
@@ -338,7 +337,8 @@ fn begin(connection: Connection, work: &mut Workspace, target: &Target<'_>, endp
             let ended = matches!(target.framing, RequestFraming::None | RequestFraming::Length(0));
             let sent = sender.sender.send_request(request, ended);
             let (response, send) = sent.map_err(|error| Failure::Http(HeadError::Http2(error)))?;
-            let side = Side::Http2(Box::new(Http2::of_upstream(response, send, ended)));
+            let write_limit = target.policies.timeouts.send;
+            let side = Side::Http2(Box::new(Http2::of_upstream(response, send, ended, write_limit)));
             Ok(Upstream { side, place, endpoint, _stream: Some(stream) })
         }
     }
@@ -392,7 +392,7 @@ impl Attempting<'_> {
                 Err(error) => return Poll::Ready(self.judge(error, asked.upload)),
             }
         }
-        if asked.side.is_read() && asked.side.poll_gone(cx).is_ready() {
+        if asked.side.poll_gone(cx).is_ready() {
             return Poll::Ready(Attempt::Failed(Failure::ClientGone));
         }
         self.poll_limits(cx, asked.upload)
@@ -477,6 +477,8 @@ impl Attempting<'_> {
             // Bytes that came before ours are the answer to nothing.
             HeadError::Unasked => true,
             HeadError::Io(_) | HeadError::Closed => !self.has_come() && (self.repeats || !self.has_gone()),
+            // The connection ended, and nobody can say what the endpoint looked at.
+            HeadError::Http2(error) if error.is_io() => self.repeats && self.interim == 0,
             // The endpoint says that it did not look at it (RFC 9113 §6.8, §8.7).
             HeadError::Http2(error) => {
                 error.is_remote()

@@ -22,6 +22,7 @@ use tokio::{
 
 use super::{
     fault::{BodyError, HeadError, WriteError},
+    forward::RESPONSE_LIMITS,
     http2_heads as heads,
     patience::Patience,
 };
@@ -82,8 +83,13 @@ impl Http2 {
     }
 
     /// The stream of a request to an endpoint. `ended`: it has no body.
-    pub(super) fn of_upstream(response: ResponseFuture, send: SendStream<Bytes>, ended: bool) -> Self {
-        Self { response: Some(response), send: Some(send), ended, ..Self::new() }
+    pub(super) fn of_upstream(
+        response: ResponseFuture,
+        send: SendStream<Bytes>,
+        ended: bool,
+        write_limit: Option<Duration>,
+    ) -> Self {
+        Self { response: Some(response), send: Some(send), ended, write_limit, ..Self::new() }
     }
 
     pub(super) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, BodyError>> {
@@ -227,6 +233,10 @@ impl Http2 {
             return Poll::Ready(Ok(()));
         }
         let (parts, recv) = ready!(Pin::new(response).poll(cx)).map_err(HeadError::Http2)?.into_parts();
+        // Of its size h2 takes care.
+        if parts.headers.len() > RESPONSE_LIMITS.fields {
+            return Poll::Ready(Err(HeadError::Fields));
+        }
         head.compose(parts.status.as_u16());
         heads::fields_of(&parts.headers, head.fields_mut()).map_err(|_| HeadError::Fields)?;
         self.read = recv.is_end_stream();
@@ -239,8 +249,8 @@ impl Http2 {
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match (&mut self.respond, &mut self.send) {
             (Some(respond), _) => respond.poll_reset(cx).map(drop),
-            (None, Some(send)) if !self.ended => send.poll_reset(cx).map(drop),
-            _ => Poll::Pending,
+            (None, Some(send)) => send.poll_reset(cx).map(drop),
+            (None, None) => Poll::Pending,
         }
     }
 

@@ -60,7 +60,8 @@ impl fmt::Debug for Http2Sender {
 impl Http2Sender {
     /// For so many streams at once. The window of the connection is that of all of them together, or a client that does not read would stall
     /// the others, whose requests share it: 50 MiB for 100, which takes as many clients that do not read.
-    pub(crate) async fn begin(stream: UpstreamStream, streams: u32, metrics: &Arc<Metrics>) -> Result<Self, BeginError> {
+    pub(crate) async fn begin(mut stream: UpstreamStream, streams: u32, metrics: &Arc<Metrics>) -> Result<Self, BeginError> {
+        stream.carries_http2();
         let mut builder = h2::client::Builder::new();
         builder
             .enable_push(false)

@@ -1,9 +1,17 @@
 //! How long is waited for something. A timer is a thing of the thread's that is lent while somebody waits: to begin with, and to give up, costs
 //! neither memory nor a place in the runtime's wheel.
 
-use std::{cell::RefCell, fmt, pin::Pin, task::Context};
+use std::{
+    cell::RefCell,
+    fmt,
+    pin::{Pin, pin},
+    task::{Context, Waker},
+};
 
-use tokio::time::{Instant, Sleep};
+use tokio::{
+    task::unconstrained,
+    time::{Instant, Sleep},
+};
 
 /// Timers that a thread keeps.
 const KEPT: usize = 256;
@@ -36,7 +44,9 @@ impl Patience {
 
     /// Nothing is waited for any more.
     pub(super) fn rest(&mut self) {
-        if let Some(sleep) = self.0.take() {
+        if let Some(mut sleep) = self.0.take() {
+            // Else it would hold on to the task that waited, until its time comes or another is lent it: that memory is free when the task is over.
+            let _ = pin!(unconstrained(sleep.as_mut())).poll(&mut Context::from_waker(Waker::noop()));
             FREE.with_borrow_mut(|free| {
                 if free.len() < KEPT {
                     free.push(sleep);
@@ -49,5 +59,31 @@ impl Patience {
 impl Drop for Patience {
     fn drop(&mut self) {
         self.rest();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, task::Wake, time::Duration};
+
+    use super::*;
+
+    struct Task;
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    #[tokio::test]
+    async fn a_timer_that_is_given_back_holds_no_task() {
+        let task = Arc::new(Task);
+        let waker = Waker::from(task.clone());
+        let mut patience = Patience::default();
+        assert!(!patience.is_over(&mut Context::from_waker(&waker), Instant::now() + Duration::from_secs(60)));
+        drop(waker);
+        assert_eq!(Arc::strong_count(&task), 2, "it would not be woken");
+        drop(patience);
+        assert_eq!(FREE.with_borrow(Vec::len), 1);
+        assert_eq!(Arc::strong_count(&task), 1);
     }
 }

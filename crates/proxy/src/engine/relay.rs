@@ -98,8 +98,7 @@ impl Relay<'_> {
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
         }
-        let may_ask = matches!(self.client, Side::Http2(_)) || self.client.is_read();
-        if may_ask && self.client.poll_gone(cx).is_ready() {
+        if self.client.poll_gone(cx).is_ready() {
             return Poll::Ready(Err(Broken::Client(None)));
         }
         let Some(limit) = self.read_limit.filter(|_| waits == Waits::Reader) else {
@@ -136,7 +135,11 @@ pub(super) async fn rest_of_upload(
             }
             Poll::Pending => {}
         }
-        if upstream.is_read() && upstream.poll_gone(cx).is_ready() {
+        // A client of HTTP/1.1 that has sent all of it may go: what it wanted done is done.
+        let left = matches!(client, Side::Http2(_)) && client.poll_gone(cx).is_ready();
+        // More than a response is the end of all agreement; read it is not, and so an end behind it would not be seen.
+        let said_too_much = matches!(upstream, Side::Http1(http1) if !http1.unread().is_empty());
+        if left || said_too_much || upstream.poll_gone(cx).is_ready() {
             upload.refuse();
             return Poll::Ready(());
         }

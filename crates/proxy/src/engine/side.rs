@@ -137,10 +137,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Side<S> {
         }
     }
 
-    /// Ready: the peer is gone. Over HTTP/1.1 it is to be asked only when the message that comes is over: what comes next is kept, one buffer
-    /// of it.
+    /// Ready: the peer is gone. Over HTTP/1.1 that shows only when the message that comes is over (what comes next is kept, one buffer of it);
+    /// before, it shows where that is read.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
+            Self::Http1(side) if !side.is_read() => Poll::Pending,
             Self::Http1(side) if side.has_ended() => Poll::Ready(()),
             Self::Http1(side) if !side.unread().is_empty() => Poll::Pending,
             Self::Http1(side) => match ready!(side.poll_fill(cx)) {

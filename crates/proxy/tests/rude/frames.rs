@@ -19,6 +19,7 @@ pub const HEADERS: u8 = 1;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 /// Flags of RFC 9113 §6: the stream ends, the head ends.
@@ -156,8 +157,7 @@ impl Connection {
                         got.end = Some(String::new());
                     }
                 }
-                // GOAWAY.
-                (7, 0) => told = Some(format!("closed {}", reason(&payload[4..]))),
+                (GOAWAY, 0) => told = Some(format!("closed {}", reason(&payload[4..]))),
                 _ => {}
             }
         }

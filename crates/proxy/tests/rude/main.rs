@@ -8,12 +8,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
 mod case;
+mod endpoints;
 mod floods;
 mod frames;
 mod framing;
 mod http2;
 mod requests;
 mod responses;
+mod responses_http2;
 mod stage;
 #[path = "../support/mod.rs"]
 mod support;

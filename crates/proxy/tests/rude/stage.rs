@@ -99,7 +99,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     }
 }
 
-fn told(seen: Seen) -> String {
+pub fn told(seen: Seen) -> String {
     match seen {
         Seen::Whole(message) => message.told(),
         Seen::Cut(Some(message)) => format!("{} cut", message.told()),
