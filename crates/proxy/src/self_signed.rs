@@ -78,7 +78,7 @@ impl Name {
     pub fn of(pattern: &HostPattern) -> Self {
         match pattern {
             HostPattern::Any => Self::Default,
-            HostPattern::Exact(name) => Self::Host(name.clone()),
+            HostPattern::Exact(name) => Self::Host((&**name).into()),
             HostPattern::Wildcard { suffix, .. } => Self::Host(format!("*.{suffix}").into()),
         }
     }
