@@ -116,24 +116,34 @@ impl Files {
 
     fn take(&mut self, found: Found) -> Reading {
         let mut reading = Reading::default();
-        let Found { files, errors, .. } = found;
+        let Found { mut files, errors, .. } = found;
+        files.sort_by(|(left, _), (right, _)| left.cmp(right));
+        files.dedup_by(|(left, _), (right, _)| left == right);
         // Between the two halves of a swap a root may be missing for an instant, and a folder that cannot be read may hold what it held: its
         // files stay as they were.
         let kept = |path: &Path| errors.iter().any(|(place, _)| path.starts_with(place));
-        self.known.retain(|path, _| files.contains_key(path) || kept(path));
         reading.errors.extend(errors.iter().map(|(place, error)| FileNote {
             path: place.clone(),
             place: None,
             message: describe(error),
         }));
+        // Both are in order. Comparing paths is most of what a look at many files costs, so that each is compared once or twice.
+        let mut before = std::mem::take(&mut self.known).into_iter().peekable();
+        let mut known: Vec<(PathBuf, FileState)> = Vec::with_capacity(files.len());
         for (path, Seen { stamp, is_link }) in files {
-            let state = self.known.entry(path.clone()).or_default();
+            while let Some(other) = before.next_if(|(other, _)| *other < path) {
+                known.extend(Some(other).filter(|(other, _)| kept(other)));
+            }
+            let mut state = before.next_if(|(same, _)| *same == path).map(|(_, state)| state).unwrap_or_default();
             state.is_link = is_link;
             if stamp.is_none() || state.stamp != stamp {
-                let read = read_file(&path, state, &self.hasher, &mut reading);
+                let read = read_file(&path, &mut state, &self.hasher, &mut reading);
                 state.stamp = stamp.filter(|_| read);
             }
+            known.push((path, state));
         }
+        known.extend(before.filter(|(other, _)| kept(other)));
+        self.known = known.into_iter().collect();
         let next = self.gather(&mut reading);
         for (id, object) in &next {
             if self.objects.get(id).is_none_or(|before| !same(before, object)) {
@@ -269,7 +279,7 @@ type Inode = (u64, u64);
 /// The manifests below the places asked for. Hidden names are left out: `..data` of a mounted ConfigMap is reached through its visible links.
 #[derive(Default)]
 struct Found {
-    files: BTreeMap<PathBuf, Seen>,
+    files: Vec<(PathBuf, Seen)>,
     inodes: BTreeSet<Inode>,
     errors: Vec<(PathBuf, std::io::Error)>,
     /// When it was looked. None: no stamp is taken.
@@ -287,7 +297,7 @@ impl Found {
     /// `named`: asked for by this name, and read whatever it is called. `above`: the folders that led here.
     fn collect(&mut self, path: &Path, named: bool, is_link: bool, above: &mut Vec<Inode>) {
         if named && path == Path::new(STDIN) {
-            self.files.insert(path.to_path_buf(), Seen::default());
+            self.files.push((path.to_path_buf(), Seen::default()));
             return;
         }
         let metadata = match std::fs::metadata(path) {
@@ -301,7 +311,7 @@ impl Found {
             let manifest = path.extension().is_some_and(|extension| EXTENSIONS.iter().any(|known| extension == *known));
             if (named || manifest && metadata.is_file()) && self.inodes.insert(inode) {
                 let stamp = self.now.and_then(|now| Stamp::of(&metadata, now));
-                self.files.insert(path.to_path_buf(), Seen { stamp, is_link });
+                self.files.push((path.to_path_buf(), Seen { stamp, is_link }));
             }
             return;
         }
@@ -318,7 +328,7 @@ impl Found {
             Ok(entries) => entries,
             Err(error) => return self.errors.push((path.to_path_buf(), error)),
         };
-        entries.sort();
+        entries.sort_by(|(left, _), (right, _)| left.file_name().cmp(&right.file_name()));
         above.push(inode);
         for (entry, is_link) in entries {
             if !entry.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
