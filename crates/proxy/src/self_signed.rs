@@ -408,7 +408,7 @@ mod tests {
 
     #[test]
     fn each_pattern_has_its_name() {
-        let suffix = || Box::<str>::from("a.example");
+        let suffix = || Arc::<str>::from("a.example");
         for (pattern, name) in [
             (HostPattern::Any, Name::Default),
             (HostPattern::Exact(suffix()), host("a.example")),
