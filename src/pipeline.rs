@@ -81,6 +81,8 @@ impl Pipeline {
         self.translation = self.translator.apply(&self.world, &ids);
         self.touched.extend(&self.translation.changes.touched);
         self.reports.extend(self.translation.changes.reports.iter().cloned());
+        // Taken over: whoever keeps the translation keeps no list of all that there is.
+        self.translation.changes = Arc::default();
         let took = started.elapsed();
         if took > SLOW {
             tracing::warn!(changes = ids.len(), ?took, "translating took long");

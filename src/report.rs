@@ -30,7 +30,7 @@ pub fn text(report: &Report, loaded: &Loaded) -> String {
             Some(place) => writeln!(out, "{object} ({place})"),
             None => writeln!(out, "{object}"),
         };
-        for finding in &entry.findings {
+        for finding in entry.findings.iter() {
             let _ = write!(out, "  {:<9} {}", word(finding.verdict), finding.field);
             if finding.verdict != Verdict::Honoured {
                 let _ = write!(out, " ({})", finding.reason.as_str());
@@ -42,7 +42,7 @@ pub fn text(report: &Report, loaded: &Loaded) -> String {
         }
     }
     let count = |verdict| {
-        let findings = report.objects.values().flat_map(|object| &object.findings);
+        let findings = report.objects.values().flat_map(|object| object.findings.iter());
         findings.filter(|finding| finding.verdict == verdict).count()
     };
     let refused = count(Verdict::Refused) + errors.len();

@@ -106,7 +106,10 @@ impl Source for FileSource {
             };
             tokio::select! {
                 () = changed => {}
-                _ = asked => tracing::info!("SIGHUP: the files are read again"),
+                _ = asked => {
+                    tracing::info!("SIGHUP: the files are read again");
+                    self.files.doubt();
+                }
             }
             let changes = self.read();
             if !changes.is_empty() {

@@ -314,7 +314,7 @@ fn first_line(document: &Document<'_>) -> u64 {
 }
 
 /// An object whose metadata can be reached.
-trait Manifest: DeserializeOwned {
+trait Manifest: DeserializeOwned + Clone {
     const NAMESPACED: bool;
     fn metadata(&mut self) -> &mut ObjectMeta;
     /// What the API server would have made of it.
@@ -371,7 +371,7 @@ fn typed<T: Manifest>(document: &Document<'_>, parsed: &mut Parsed) -> Result<Ar
         metadata.namespace = Some(DEFAULT_NAMESPACE.to_owned());
     }
     object.default_fields();
-    Ok(Arc::new(object))
+    Ok(penstock_translate::kept(&object))
 }
 
 macro_rules! manifest {

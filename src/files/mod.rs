@@ -6,19 +6,24 @@
 
 pub mod manifest;
 mod pem;
+mod stamp;
 mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    fs::DirEntry,
+    hash::{BuildHasher, RandomState},
     io::Read,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::SystemTime,
 };
 
 use penstock_model::ObjectRef;
 use penstock_translate::{Change, Id, Object};
+use stamp::Stamp;
 
 pub use pem::TlsSecret;
 pub use watch::Watch;
@@ -40,12 +45,18 @@ pub struct Files {
     objects: BTreeMap<Id, Object>,
     /// What the last reading had to say: the next one says what is new.
     told: BTreeSet<FileNote>,
+    hasher: RandomState,
 }
 
 #[derive(Debug, Default)]
 struct FileState {
-    content: Option<Arc<[u8]>>,
-    objects: Vec<(Id, Object, u64)>,
+    /// As long as it has this stamp it holds what was read, and is not read again.
+    stamp: Option<Stamp>,
+    /// Length and hash of its content: what was read and is the same again is not parsed again.
+    content: Option<(usize, u64)>,
+    /// Its name leads to another place.
+    is_link: bool,
+    objects: Box<[(Id, Object, u64)]>,
 }
 
 /// What a reading of all files brought.
@@ -78,34 +89,61 @@ impl fmt::Display for FileNote {
 
 impl Files {
     pub fn new(roots: Vec<PathBuf>, secrets: Vec<TlsSecret>) -> Self {
-        Self { roots, secrets, known: BTreeMap::new(), objects: BTreeMap::new(), told: BTreeSet::new() }
+        let (known, objects, told, hasher) = Default::default();
+        Self { roots, secrets, known, objects, told, hasher }
     }
 
-    /// Reads everything, and tells what differs from the last reading.
-    pub fn read(&mut self) -> Reading {
-        let mut found = Found::default();
-        for root in &self.roots {
-            found.collect(root, true, &mut Vec::new());
+    /// The next reading looks into every file, whatever the file system says of it.
+    pub fn doubt(&mut self) {
+        for state in self.known.values_mut() {
+            state.stamp = None;
         }
+    }
+
+    /// Reads what may have changed, and tells what differs from the last reading.
+    pub fn read(&mut self) -> Reading {
+        let found = self.look(SystemTime::now());
         self.take(found)
+    }
+
+    fn look(&self, now: SystemTime) -> Found {
+        let mut found = Found { now: Some(now), ..Found::default() };
+        for root in &self.roots {
+            found.collect(root, true, root.is_symlink(), &mut Vec::new());
+        }
+        found
     }
 
     fn take(&mut self, found: Found) -> Reading {
         let mut reading = Reading::default();
-        let Found { files, errors, .. } = found;
+        let Found { mut files, errors, .. } = found;
+        files.sort_by(|(left, _), (right, _)| left.cmp(right));
+        files.dedup_by(|(left, _), (right, _)| left == right);
         // Between the two halves of a swap a root may be missing for an instant, and a folder that cannot be read may hold what it held: its
         // files stay as they were.
         let kept = |path: &Path| errors.iter().any(|(place, _)| path.starts_with(place));
-        self.known.retain(|path, _| files.contains(path) || kept(path));
         reading.errors.extend(errors.iter().map(|(place, error)| FileNote {
             path: place.clone(),
             place: None,
             message: describe(error),
         }));
-        for path in files {
-            let state = self.known.entry(path.clone()).or_default();
-            read_file(&path, state, &mut reading);
+        // Both are in order. Comparing paths is most of what a look at many files costs, so that each is compared once or twice.
+        let mut before = std::mem::take(&mut self.known).into_iter().peekable();
+        let mut known: Vec<(PathBuf, FileState)> = Vec::with_capacity(files.len());
+        for (path, Seen { stamp, is_link }) in files {
+            while let Some(other) = before.next_if(|(other, _)| *other < path) {
+                known.extend(Some(other).filter(|(other, _)| kept(other)));
+            }
+            let mut state = before.next_if(|(same, _)| *same == path).map(|(_, state)| state).unwrap_or_default();
+            state.is_link = is_link;
+            if stamp.is_none() || state.stamp != stamp {
+                let read = read_file(&path, &mut state, &self.hasher, &mut reading);
+                state.stamp = stamp.filter(|_| read);
+            }
+            known.push((path, state));
         }
+        known.extend(before.filter(|(other, _)| kept(other)));
+        self.known = known.into_iter().collect();
         let next = self.gather(&mut reading);
         for (id, object) in &next {
             if self.objects.get(id).is_none_or(|before| !same(before, object)) {
@@ -175,25 +213,27 @@ impl Files {
     /// other places.
     pub fn watched(&self) -> Vec<PathBuf> {
         let mut paths = self.roots.clone();
-        paths.extend(self.known.keys().filter(|path| path.is_symlink()).cloned());
+        paths.extend(self.known.iter().filter(|(_, state)| state.is_link).map(|(path, _)| path.clone()));
         paths.extend(self.secrets.iter().flat_map(TlsSecret::paths));
         paths
     }
 }
 
-fn read_file(path: &Path, state: &mut FileState, reading: &mut Reading) {
+/// Whether it could be read; not whether it is good.
+fn read_file(path: &Path, state: &mut FileState, hasher: &RandomState, reading: &mut Reading) -> bool {
     let error = |place, message| FileNote { path: path.to_path_buf(), place, message };
-    let content: Arc<[u8]> = match content(path) {
-        Ok(bytes) => bytes.into(),
+    let content = match content(path) {
+        Ok(bytes) => bytes,
         Err(problem) => {
             reading.errors.push(error(None, describe(&problem)));
-            return;
+            return false;
         }
     };
-    if state.content.as_deref() == Some(&content[..]) {
-        return;
+    let known = Some((content.len(), hasher.hash_one(&content)));
+    if state.content == known {
+        return true;
     }
-    state.content = Some(content.clone());
+    state.content = known;
     let text = match std::str::from_utf8(&content) {
         Ok(text) => text,
         Err(problem) => {
@@ -201,7 +241,7 @@ fn read_file(path: &Path, state: &mut FileState, reading: &mut Reading) {
             let line = before.split(|byte| *byte == b'\n').count() as u64;
             let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() as u64 + 1;
             reading.errors.push(error(Some((line, column)), "not UTF-8 text".to_owned()));
-            return;
+            return true;
         }
     };
     match manifest::parse(text) {
@@ -215,6 +255,7 @@ fn read_file(path: &Path, state: &mut FileState, reading: &mut Reading) {
         }
         Err(note) => reading.errors.push(error(Some((note.line, note.column)), note.message)),
     }
+    true
 }
 
 /// What can be read there, a pipe or standard input too.
@@ -238,16 +279,25 @@ type Inode = (u64, u64);
 /// The manifests below the places asked for. Hidden names are left out: `..data` of a mounted ConfigMap is reached through its visible links.
 #[derive(Default)]
 struct Found {
-    files: BTreeSet<PathBuf>,
+    files: Vec<(PathBuf, Seen)>,
     inodes: BTreeSet<Inode>,
     errors: Vec<(PathBuf, std::io::Error)>,
+    /// When it was looked. None: no stamp is taken.
+    now: Option<SystemTime>,
+}
+
+/// What a look at a file shows before it is read.
+#[derive(Default)]
+struct Seen {
+    stamp: Option<Stamp>,
+    is_link: bool,
 }
 
 impl Found {
     /// `named`: asked for by this name, and read whatever it is called. `above`: the folders that led here.
-    fn collect(&mut self, path: &Path, named: bool, above: &mut Vec<Inode>) {
+    fn collect(&mut self, path: &Path, named: bool, is_link: bool, above: &mut Vec<Inode>) {
         if named && path == Path::new(STDIN) {
-            self.files.insert(path.to_path_buf());
+            self.files.push((path.to_path_buf(), Seen::default()));
             return;
         }
         let metadata = match std::fs::metadata(path) {
@@ -260,7 +310,8 @@ impl Found {
         if !metadata.is_dir() {
             let manifest = path.extension().is_some_and(|extension| EXTENSIONS.iter().any(|known| extension == *known));
             if (named || manifest && metadata.is_file()) && self.inodes.insert(inode) {
-                self.files.insert(path.to_path_buf());
+                let stamp = self.now.and_then(|now| Stamp::of(&metadata, now));
+                self.files.push((path.to_path_buf(), Seen { stamp, is_link }));
             }
             return;
         }
@@ -268,16 +319,20 @@ impl Found {
         if above.contains(&inode) || above.len() >= MAX_DEPTH {
             return;
         }
-        let entries = std::fs::read_dir(path).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
-        let mut entries: Vec<PathBuf> = match entries {
+        let look = |entry: std::io::Result<DirEntry>| {
+            let entry = entry?;
+            Ok((entry.path(), entry.file_type().is_ok_and(|kind| kind.is_symlink())))
+        };
+        let entries = std::fs::read_dir(path).and_then(|entries| entries.map(look).collect());
+        let mut entries: Vec<(PathBuf, bool)> = match entries {
             Ok(entries) => entries,
             Err(error) => return self.errors.push((path.to_path_buf(), error)),
         };
-        entries.sort();
+        entries.sort_by(|(left, _), (right, _)| left.file_name().cmp(&right.file_name()));
         above.push(inode);
-        for entry in entries {
+        for (entry, is_link) in entries {
             if !entry.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
-                self.collect(&entry, false, above);
+                self.collect(&entry, false, is_link, above);
             }
         }
         above.pop();
@@ -293,13 +348,17 @@ fn describe(error: &std::io::Error) -> String {
 }
 
 fn same(a: &Object, b: &Object) -> bool {
+    // Most are the very same, which costs no look into them.
+    fn equal<T: PartialEq>(a: &Arc<T>, b: &Arc<T>) -> bool {
+        Arc::ptr_eq(a, b) || a == b
+    }
     match (a, b) {
-        (Object::Ingress(a), Object::Ingress(b)) => a == b,
-        (Object::IngressClass(a), Object::IngressClass(b)) => a == b,
-        (Object::ProxyRoute(a), Object::ProxyRoute(b)) => a == b,
-        (Object::Service(a), Object::Service(b)) => a == b,
-        (Object::EndpointSlice(a), Object::EndpointSlice(b)) => a == b,
-        (Object::Secret(a), Object::Secret(b)) => a == b,
+        (Object::Ingress(a), Object::Ingress(b)) => equal(a, b),
+        (Object::IngressClass(a), Object::IngressClass(b)) => equal(a, b),
+        (Object::ProxyRoute(a), Object::ProxyRoute(b)) => equal(a, b),
+        (Object::Service(a), Object::Service(b)) => equal(a, b),
+        (Object::EndpointSlice(a), Object::EndpointSlice(b)) => equal(a, b),
+        (Object::Secret(a), Object::Secret(b)) => equal(a, b),
         _ => false,
     }
 }
@@ -344,6 +403,32 @@ mod tests {
         assert!(files.read().warnings.is_empty(), "a warning is told once");
         std::fs::remove_file(folder.path().join("1.yaml")).unwrap();
         assert!(matches!(files.read().changes[..], [Change::Put(_)]));
+    }
+
+    #[test]
+    fn a_file_that_was_left_alone_is_not_read_again_until_it_is_touched_or_doubted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.yaml");
+        std::fs::write(&path, service("a", 80)).unwrap();
+        let mut files = Files::new(vec![folder.path().to_path_buf()], Vec::new());
+        let settled = SystemTime::now() + std::time::Duration::from_secs(60);
+        // Whether it was read shows in what is known of its content.
+        let reads = |files: &mut Files, now| {
+            for state in files.known.values_mut() {
+                state.content = None;
+            }
+            let found = files.look(now);
+            files.take(found);
+            files.known[&path].content.is_some()
+        };
+        assert!(reads(&mut files, SystemTime::now()));
+        assert!(reads(&mut files, SystemTime::now()), "it may be written again within the same tick of the clock");
+        assert!(reads(&mut files, settled), "its last reading took no stamp");
+        assert!(!reads(&mut files, settled), "it is read although nothing touched it");
+        files.doubt();
+        assert!(reads(&mut files, settled));
+        std::fs::write(&path, service("a", 81)).unwrap();
+        assert!(reads(&mut files, settled), "it was touched");
     }
 
     #[test]

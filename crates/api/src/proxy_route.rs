@@ -83,6 +83,7 @@ pub enum MinTlsVersion {
 }
 
 /// Matches, and what to do with the requests that meet one of them: exactly one of backends, redirect and respond.
+// There may be thousands of rules, and most have few of the fields: those that are large are boxed.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("(has(self.backends) && size(self.backends) > 0 ? 1 : 0) + (has(self.redirect) ? 1 : 0) + (has(self.respond) ? 1 : 0) == 1").message("exactly one of backends, redirect and respond is needed"))]
@@ -101,28 +102,28 @@ pub struct RouteRule {
     pub backends: Vec<RouteBackend>,
     /// Answer with a redirect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub redirect: Option<RouteRedirect>,
+    pub redirect: Option<Box<RouteRedirect>>,
     /// Answer with this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub respond: Option<RouteRespond>,
+    pub respond: Option<Box<RouteRespond>>,
     /// What the backend gets instead of the request's own path and host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rewrite: Option<RouteRewrite>,
+    pub rewrite: Option<Box<RouteRewrite>>,
     /// Edits of the request's headers on their way to the backend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_headers: Option<HeaderEditing>,
+    pub request_headers: Option<Box<HeaderEditing>>,
     /// Edits of the response's headers on their way to the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub response_headers: Option<HeaderEditing>,
+    pub response_headers: Option<Box<HeaderEditing>>,
     /// Time limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeouts: Option<RouteTimeouts>,
+    pub timeouts: Option<Box<RouteTimeouts>>,
     /// When a request is sent again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retries: Option<RouteRetries>,
+    pub retries: Option<Box<RouteRetries>>,
     /// How an endpoint is chosen among those of a backend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub load_balancing: Option<RouteLoadBalancing>,
+    pub load_balancing: Option<Box<RouteLoadBalancing>>,
     /// WebSockets and other upgrades.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub websocket: Option<RouteWebSocket>,

@@ -176,7 +176,7 @@ mod tests {
 
     fn report(id: &Id, generation: i64, served: bool, findings: Vec<Finding>) -> Report {
         let mut report = Report::default();
-        report.objects.insert(id.object_ref(), Arc::new(ObjectReport { generation, served, findings }));
+        report.objects.insert(id.object_ref(), Arc::new(ObjectReport { generation, served, findings: findings.into() }));
         report
     }
 

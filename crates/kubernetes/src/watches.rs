@@ -19,7 +19,7 @@ use kube::{
     runtime::{WatchStreamExt, watcher, watcher::Event},
 };
 use penstock_api::ProxyRoute;
-use penstock_translate::{Key, Kind, Object};
+use penstock_translate::{Key, Kind, Object, kept};
 use prometheus_client::metrics::counter::Counter;
 use serde::de::DeserializeOwned;
 use tokio::{
@@ -141,7 +141,7 @@ impl Watches {
                 Ok(Some(mut secret)) => {
                     secret.trim();
                     let version = secret.resource_version().unwrap_or_default();
-                    Told::Put { key: key.clone(), version, object: Object::Secret(Arc::new(secret)) }
+                    Told::Put { key: key.clone(), version, object: Object::Secret(kept(&secret)) }
                 }
                 Ok(None) => Told::Absent,
                 Err(kube::Error::Api(status)) if status.is_forbidden() => Told::Refused,
@@ -265,7 +265,7 @@ async fn follow<K: Watched>(
             }
             Event::InitApply(object) | Event::Apply(object) => {
                 let (key, version) = (key_of(&object), object.resource_version().unwrap_or_default());
-                Told::Put { key, version, object: wrap(Arc::new(object)) }
+                Told::Put { key, version, object: wrap(kept(&object)) }
             }
             Event::Delete(object) => Told::Deleted(key_of(&object)),
         };

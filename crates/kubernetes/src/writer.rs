@@ -142,7 +142,7 @@ impl StatusWriter {
             report.objects.iter().filter(|(object, new)| before.objects.get(*object).is_none_or(|old| !Arc::ptr_eq(old, new)));
         let gone = before.objects.keys().filter(|object| !report.objects.contains_key(*object));
         for object in changed.map(|(object, _)| object).chain(gone) {
-            let kind = match &*object.kind {
+            let kind = match object.kind {
                 "Ingress" => Kind::Ingress,
                 "ProxyRoute" => Kind::ProxyRoute,
                 _ => continue,

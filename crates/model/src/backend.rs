@@ -27,12 +27,12 @@ pub enum Origin {
     Address { host: Box<str>, port: u16 },
 }
 
-/// A port of a Service. The port is written as the user wrote it: by number or by name.
+/// A port of a Service. The port is written as the user wrote it: by number or by name. Copies share their text.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServicePort {
-    pub namespace: Box<str>,
-    pub name: Box<str>,
-    pub port: Box<str>,
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+    pub port: Arc<str>,
 }
 
 /// The protocol spoken to endpoints. Whether TLS is under it says [`BackendKey::tls`].

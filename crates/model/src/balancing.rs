@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::units::serialize;
 
 /// How an endpoint is chosen.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Balancing {
     pub method: Method,
     /// A client keeps its endpoint by a cookie; goes before the method.
@@ -23,7 +23,7 @@ pub struct Balancing {
     pub limits: BackendLimits,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub enum Method {
     /// Of two endpoints the one with the smaller product of requests in flight and latency.
     #[default]
@@ -33,7 +33,7 @@ pub enum Method {
 }
 
 /// Requests with one key go to one endpoint, for as long as it is there; when another comes or goes, few keys move.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Hash {
     /// One after the other. If all that is taken from the request is absent or empty, the request is balanced as if there were no hash.
     pub key: Vec<HashPart>,
@@ -42,7 +42,7 @@ pub struct Hash {
 }
 
 /// A part of a key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum HashPart {
     /// As it stands.
     Text(Box<str>),
@@ -59,7 +59,7 @@ pub enum HashPart {
 }
 
 /// Affinity by a cookie. It is `HttpOnly`, and `Secure` where the client came over TLS.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Affinity {
     pub mode: AffinityMode,
     pub cookie: AffinityCookie,
@@ -67,7 +67,7 @@ pub struct Affinity {
     pub change_on_failure: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum AffinityMode {
     /// The cookie is a key that is hashed: when endpoints come, some clients move to them.
     Balanced,
@@ -76,7 +76,7 @@ pub enum AffinityMode {
 }
 
 /// The attributes of the cookie.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct AffinityCookie {
     pub name: Box<str>,
     pub path: Box<str>,
@@ -92,7 +92,7 @@ pub struct AffinityCookie {
 }
 
 /// When an endpoint is passed over for a while.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Ejection {
     /// After so many failures in a row: no answer, or 502, 503 or 504. One that cannot be connected is passed over at once.
     pub failures: u32,
@@ -106,7 +106,7 @@ pub struct Ejection {
 }
 
 /// What the requests of a route may take of a backend. Of HTTP/1.1 each has a connection of its own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct BackendLimits {
     /// Requests at once, tunnels included. None: no limit. Those over it wait, or are answered 503.
     pub requests: Option<u32>,
@@ -116,7 +116,7 @@ pub struct BackendLimits {
 
 /// When a request is sent again, to another endpoint if there is one. Whatever stands here, a request is sent again only if it is safe to
 /// repeat, or if it was not sent yet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Retries {
     /// The first one included. None: as many as the operator allows where nothing can be connected, and one repetition.
     pub attempts: Option<u32>,
@@ -132,7 +132,7 @@ pub struct Retries {
 }
 
 /// After what a request is sent again.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct RetryOn {
     /// The endpoint could not be connected. Nothing was sent.
     pub connect_failure: bool,

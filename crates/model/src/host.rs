@@ -6,17 +6,17 @@ use serde::{Serialize, Serializer};
 
 use crate::{CertificateSource, KeyPair, Route};
 
-/// Which names a host answers to. Names are lower case, without port and trailing dot.
+/// Which names a host answers to. Names are lower case, without port and trailing dot. Copies share their text.
 ///
 /// The order is only that of printing; the order of matching is exact, then wildcard (the longest suffix first), then any.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HostPattern {
     /// Any name that no other host claims, and requests without one.
     Any,
-    Exact(Box<str>),
+    Exact(Arc<str>),
     Wildcard {
         /// What follows `*.`.
-        suffix: Box<str>,
+        suffix: Arc<str>,
         depth: WildcardDepth,
     },
 }

@@ -15,6 +15,7 @@ mod host;
 pub mod pattern;
 mod policy;
 mod route;
+mod shared;
 mod touched;
 pub mod units;
 
@@ -29,7 +30,7 @@ pub use route::{
     Action, Forward, HostRewrite, Match, Meant, ObjectRef, PathForm, PathMatch, PathRewrite, Redirect, RedirectTarget, Respond,
     Route, ValueMatch, ValueMatchKind, WeightedBackend,
 };
-
+pub use shared::Shared;
 pub use touched::Touched;
 
 use std::{collections::BTreeMap, sync::Arc};

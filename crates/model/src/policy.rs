@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::{Balancing, Retries, units::serialize};
 
 /// The policies of one route.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Policies {
     pub https_redirect: Option<HttpsRedirect>,
     pub addresses: AddressRules,
@@ -27,7 +27,7 @@ pub struct Policies {
 }
 
 /// A redirect of plain requests to `https://`. Paths below `/.well-known/acme-challenge/` are never redirected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct HttpsRedirect {
     pub code: u16,
     pub when: HttpsRedirectWhen,
@@ -37,7 +37,7 @@ pub struct HttpsRedirect {
     pub after_redirects: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum HttpsRedirectWhen {
     /// Only if a host asks for a certificate for the name in the request: the host of that name, or a wildcard over it.
     HostHasTls,
@@ -45,14 +45,14 @@ pub enum HttpsRedirectWhen {
 }
 
 /// Which client addresses may come. Deny goes first; an empty `allow` allows all; the answer to the others is 403.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct AddressRules {
     pub allow: Vec<IpNet>,
     pub deny: Vec<IpNet>,
 }
 
 /// None: no limit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Timeouts {
     /// To connect, including the TLS handshake.
     #[serde(serialize_with = "serialize::duration")]
@@ -70,7 +70,7 @@ pub struct Timeouts {
 }
 
 /// Tunnels after 101 (or 200 to an extended CONNECT).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct WebSocketPolicy {
     /// If not, an upgrade is answered 403.
     pub enabled: bool,
@@ -80,7 +80,7 @@ pub struct WebSocketPolicy {
 }
 
 /// Edits of headers, in this order: remove, set, add. Names are lower case.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct HeaderEdits {
     pub remove: Vec<Box<str>>,
     pub set: Vec<(Box<str>, Box<str>)>,
@@ -88,7 +88,7 @@ pub struct HeaderEdits {
 }
 
 /// Which headers tell the backend about the client.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub enum Forwarding {
     /// `X-Forwarded-For` (the trusted chain, extended), `-Proto`, `-Host`, `-Port`, `X-Real-IP`, `X-Request-ID`.
     #[default]

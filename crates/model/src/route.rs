@@ -1,10 +1,10 @@
 //! Routes: a match, and what to do with the requests that meet it.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde::{Serialize, Serializer};
 
-use crate::{BackendKey, Policies};
+use crate::{BackendKey, Policies, Shared};
 
 /// One match and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -16,22 +16,22 @@ pub struct Route {
     #[serde(rename = "match")]
     pub matches: Match,
     pub action: Action,
-    pub policies: Policies,
+    pub policies: Shared<Policies>,
 }
 
-/// An object that a user wrote, by kind and name.
+/// An object that a user wrote, by kind and name. Copies share their text.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ObjectRef {
     /// `Ingress`, `ProxyRoute`, `Secret`, …
-    pub kind: Box<str>,
+    pub kind: &'static str,
     /// Empty for objects without one (IngressClass).
-    pub namespace: Box<str>,
-    pub name: Box<str>,
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
 }
 
 impl ObjectRef {
-    pub fn new(kind: &str, namespace: &str, name: &str) -> Self {
-        Self { kind: kind.into(), namespace: namespace.into(), name: name.into() }
+    pub fn new(kind: &'static str, namespace: &str, name: &str) -> Self {
+        Self { kind, namespace: namespace.into(), name: name.into() }
     }
 }
 

@@ -237,7 +237,7 @@ impl<R: Reason> EncodeMetric for GaugeBy<R> {
 /// The counters of one route: to be held by its compiled form.
 #[derive(Debug)]
 pub struct RouteMetrics {
-    labels: RouteLabels,
+    labels: Arc<RouteLabels>,
     classes: [AtomicU64; CLASSES.len()],
     /// One more for what is longer than the last bound.
     buckets: [AtomicU64; BUCKETS.len() + 1],
@@ -253,7 +253,7 @@ struct RouteLabels {
 }
 
 impl RouteMetrics {
-    fn new(labels: RouteLabels) -> Self {
+    fn new(labels: Arc<RouteLabels>) -> Self {
         Self {
             labels,
             classes: Default::default(),
@@ -299,15 +299,15 @@ impl RouteMetrics {
     }
 
     fn labels(&self) -> [(&'static str, &str); 4] {
-        let RouteLabels { object, rule } = &self.labels;
-        [("kind", &object.kind), ("namespace", &object.namespace), ("name", &object.name), ("rule", rule)]
+        let RouteLabels { object, rule } = &*self.labels;
+        [("kind", object.kind), ("namespace", &object.namespace), ("name", &object.name), ("rule", rule)]
     }
 }
 
 /// All routes that somebody holds.
 #[derive(Debug)]
 struct Routes {
-    known: Mutex<BTreeMap<RouteLabels, Weak<RouteMetrics>>>,
+    known: Mutex<BTreeMap<Arc<RouteLabels>, Weak<RouteMetrics>>>,
     none: Arc<RouteMetrics>,
     others: Arc<RouteMetrics>,
     most: usize,
@@ -315,12 +315,13 @@ struct Routes {
 
 impl Routes {
     fn new(most: usize) -> Self {
-        let named = |name| Arc::new(RouteMetrics::new(RouteLabels { object: ObjectRef::new("", "", name), rule: "".into() }));
+        let labels = |name| Arc::new(RouteLabels { object: ObjectRef::new("", "", name), rule: "".into() });
+        let named = |name| Arc::new(RouteMetrics::new(labels(name)));
         Self { known: Mutex::default(), none: named(""), others: named("(others)"), most }
     }
 
     fn route(&self, object: &ObjectRef, rule: &str) -> Arc<RouteMetrics> {
-        let labels = RouteLabels { object: object.clone(), rule: rule.into() };
+        let labels = Arc::new(RouteLabels { object: object.clone(), rule: rule.into() });
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(route) = known.get(&labels).and_then(Weak::upgrade) {
             return route;

@@ -78,7 +78,7 @@ impl Name {
     pub fn of(pattern: &HostPattern) -> Self {
         match pattern {
             HostPattern::Any => Self::Default,
-            HostPattern::Exact(name) => Self::Host(name.clone()),
+            HostPattern::Exact(name) => Self::Host((&**name).into()),
             HostPattern::Wildcard { suffix, .. } => Self::Host(format!("*.{suffix}").into()),
         }
     }
@@ -408,7 +408,7 @@ mod tests {
 
     #[test]
     fn each_pattern_has_its_name() {
-        let suffix = || Box::<str>::from("a.example");
+        let suffix = || Arc::<str>::from("a.example");
         for (pattern, name) in [
             (HostPattern::Any, Name::Default),
             (HostPattern::Exact(suffix()), host("a.example")),

@@ -13,7 +13,7 @@ use crate::host_table::HostTable;
 /// At 50 000 hosts a change copies some 200 entries; a small table costs no more than this many counts to copy.
 const SHARDS: usize = 256;
 
-type Shard<R> = HashMap<Box<str>, Arc<HostTable<R>>, RandomState>;
+type Shard<R> = HashMap<Arc<str>, Arc<HostTable<R>>, RandomState>;
 
 pub(crate) struct HostMap<R> {
     /// None for a map in which there was never anything.
@@ -31,11 +31,11 @@ impl<R> HostMap<R> {
         self.shards.as_ref()?.get(self.place(name))?.get(name)
     }
 
-    pub(crate) fn insert(&mut self, name: &str, host: Arc<HostTable<R>>) {
+    pub(crate) fn insert(&mut self, name: &Arc<str>, host: Arc<HostTable<R>>) {
         let place = self.place(name);
         let shards = self.shards.get_or_insert_with(|| vec![Arc::default(); SHARDS].into());
         if let Some(shard) = shards.get_mut(place) {
-            Arc::make_mut(shard).insert(name.into(), host);
+            Arc::make_mut(shard).insert(Arc::clone(name), host);
         }
     }
 

@@ -2,11 +2,7 @@
 //!
 //! A claim knows nothing of other objects. Precedence, conflicts and what holds for a whole host are settled in `merge`.
 
-use std::{
-    cmp::Ordering,
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{cmp::Ordering, collections::BTreeSet, sync::Arc};
 
 use penstock_model::{CertificateSource, HostPattern, ObjectRef, Route, ServicePort, TlsVersion};
 
@@ -18,15 +14,25 @@ pub(crate) struct ObjectClaims {
     /// Whether the object is ours. If not, it claims nothing and is not reported on.
     pub(crate) ours: bool,
     pub(crate) generation: i64,
-    pub(crate) order: Order,
-    pub(crate) findings: Vec<Finding>,
-    pub(crate) hosts: BTreeMap<HostPattern, Arc<HostClaim>>,
+    pub(crate) order: Arc<Order>,
+    /// Shared with the report.
+    pub(crate) findings: Arc<[Finding]>,
+    /// In order.
+    pub(crate) hosts: Box<[(HostPattern, Arc<HostClaim>)]>,
     /// Which Service ports are named, by which field.
     pub(crate) services: Vec<(String, ServicePort)>,
     /// Secrets that are wanted, whether they are there or not.
     pub(crate) secrets: BTreeSet<Key>,
     /// What was read, or looked for, besides the object itself.
     pub(crate) dependencies: BTreeSet<Id>,
+}
+
+impl ObjectClaims {
+    /// What is said about one host.
+    pub(crate) fn host(&self, pattern: &HostPattern) -> Option<&Arc<HostClaim>> {
+        let place = self.hosts.binary_search_by(|(known, _)| known.cmp(pattern)).ok()?;
+        self.hosts.get(place).map(|(_, claim)| claim)
+    }
 }
 
 /// Who comes first: the oldest; of one age, native before ingress-nginx; then by namespace and name, which ingress-nginx reads from Z to
@@ -85,7 +91,7 @@ pub(crate) struct RouteClaim {
     pub(crate) field: Box<str>,
     pub(crate) route: Arc<Route>,
     /// Set for Ingress paths of the ingress-nginx profile, whose match depends on the other Ingresses of the host.
-    pub(crate) nginx: Option<NginxPath>,
+    pub(crate) nginx: Option<Box<NginxPath>>,
 }
 
 /// How a path of the ingress-nginx profile is to be matched once the host is known.

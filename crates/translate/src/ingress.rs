@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend};
 use penstock_model::{
     Action, Forward, HostPattern, HostRewrite, Match, ObjectRef, PathForm, PathMatch, PathRewrite, Policies, Redirect,
-    RedirectTarget, Respond, Route, WeightedBackend, pattern,
+    RedirectTarget, Respond, Route, Shared, WeightedBackend, pattern,
 };
 
 use self::asked::Asked;
@@ -35,14 +35,16 @@ pub(crate) fn read(mut reading: Reading<'_>, id: &Id, ingress: &Ingress) -> Obje
         return ObjectClaims { dependencies: reading.dependencies, ..ObjectClaims::default() };
     };
     let asked = Asked::read(&mut reading, profile.defaults(), annotations);
-    let order = Order {
+    let order = Arc::new(Order {
         created: ingress.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
         ingress_nginx: profile == Profile::IngressNginx,
         object: Some(id.clone()),
-    };
+    });
+    let policies = reading.share(asked.policies.clone());
     let mut reader = Reader {
         reading,
         asked,
+        policies,
         defaults: profile.defaults(),
         nginx: profile == Profile::IngressNginx,
         object: id.object_ref(),
@@ -58,7 +60,7 @@ pub(crate) fn read(mut reading: Reading<'_>, id: &Id, ingress: &Ingress) -> Obje
         ours: true,
         generation: ingress.metadata.generation.unwrap_or_default(),
         order,
-        findings: reading.findings,
+        findings: reading.findings.into(),
         hosts: hosts.into_iter().map(|(pattern, claim)| (pattern, Arc::new(claim))).collect(),
         services: reading.services,
         secrets: reading.secrets,
@@ -69,6 +71,7 @@ pub(crate) fn read(mut reading: Reading<'_>, id: &Id, ingress: &Ingress) -> Obje
 struct Reader<'w, 'a> {
     reading: Reading<'w>,
     asked: Asked,
+    policies: Shared<Policies>,
     defaults: &'static Defaults,
     nginx: bool,
     object: ObjectRef,
@@ -246,7 +249,7 @@ impl Reader<'_, '_> {
             let nginx = NginxPath { path: text.into(), exact, regex: self.asked.use_regex, target, closed };
             (self.route(name, path, self.action(forward)), nginx)
         };
-        Some(RouteClaim { field: field.into(), route: Arc::new(route), nginx: Some(nginx) })
+        Some(RouteClaim { field: field.into(), route: Arc::new(route), nginx: Some(Box::new(nginx)) })
     }
 
     /// Whether a path can be run as a pattern; if not, its owner is told.
@@ -272,7 +275,7 @@ impl Reader<'_, '_> {
     /// A route that answers 503.
     fn closed_route(&self, rule: &str, path: PathMatch) -> Route {
         let mut route = self.route(rule, path, Action::Respond(Respond { code: CLOSED, body: None, content_type: None }));
-        route.policies = asked::closed(&route.policies, self.defaults);
+        route.policies = asked::closed(&route.policies, self.defaults).into();
         route
     }
 
@@ -337,9 +340,12 @@ impl Reader<'_, '_> {
     }
 
     fn route(&self, rule: &str, path: PathMatch, action: Action) -> Route {
-        let mut policies = self.asked.policies.clone();
-        if let (Some(affinity), true) = (&mut policies.balancing.affinity, self.asked.cookie_by_path) {
-            affinity.cookie.path = self.cookie_path(&path);
+        let mut policies = self.policies.clone();
+        if self.asked.cookie_by_path && policies.balancing.affinity.is_some() {
+            let path = self.cookie_path(&path);
+            if let Some(affinity) = &mut policies.balancing.affinity {
+                affinity.cookie.path = path;
+            }
         }
         Route { object: self.object.clone(), rule: rule.into(), matches: self.any(path), action, policies }
     }
@@ -415,8 +421,9 @@ impl Reader<'_, '_> {
             let target = RedirectTarget::SameOrigin { path };
             let action = Action::Redirect(Redirect { code: 302, target });
             let mut route = self.route("app-root", PathMatch::Exact("/".into()), action);
-            route.policies =
-                Policies { https_redirect: if self.nginx { None } else { route.policies.https_redirect }, ..route.policies };
+            if self.nginx {
+                route.policies.https_redirect = None;
+            }
             let claim = RouteClaim { field: field.into(), route: Arc::new(route), nginx: None };
             for host in self.hosts.values_mut() {
                 host.app_root = Some(claim.clone());
@@ -454,7 +461,7 @@ pub(crate) fn health(root: &ObjectRef) -> Route {
             query: Vec::new(),
         },
         action: Action::Respond(answer),
-        policies: Policies { https_redirect: None, ..Profile::IngressNginx.defaults().policies() },
+        policies: Policies { https_redirect: None, ..Profile::IngressNginx.defaults().policies() }.into(),
     }
 }
 
@@ -478,6 +485,6 @@ pub(crate) fn slash_redirect(of: &Route, path: &str) -> Option<Route> {
             query: Vec::new(),
         },
         action: Action::Redirect(Redirect { code: 301, target }),
-        policies: Policies { https_redirect: None, ..Profile::IngressNginx.defaults().policies() },
+        policies: Policies { https_redirect: None, ..Profile::IngressNginx.defaults().policies() }.into(),
     })
 }

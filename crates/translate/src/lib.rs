@@ -17,6 +17,7 @@ mod locations;
 mod merge;
 mod names;
 mod ownership;
+mod policy_pool;
 mod profile;
 mod proxy_route;
 mod reading;
@@ -33,7 +34,7 @@ pub use profile::profiles_reference;
 pub use report::{Finding, ObjectReport, Reason, Report, Verdict};
 pub use settings::{AddressGuard, DEFAULT_CLASS, INGRESS_NGINX_CONTROLLER, NATIVE_CONTROLLER, Ownership, Profile, Settings};
 pub use translator::Translator;
-pub use world::{Change, Id, Key, Kind, Object, World};
+pub use world::{Change, Id, Key, Kind, Object, World, kept};
 
 use std::{
     collections::{BTreeMap, BTreeSet},

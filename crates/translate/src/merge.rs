@@ -26,14 +26,14 @@ pub(crate) struct Merged {
     pub(crate) conflicts: Vec<(Id, Finding)>,
 }
 
-pub(crate) type Claims = BTreeMap<Order, Arc<HostClaim>>;
+pub(crate) type Claims = BTreeMap<Arc<Order>, Arc<HostClaim>>;
 
 /// Settles all claims on a host.
 pub(crate) fn merge(pattern: &HostPattern, claims: &Claims, previous: Option<&Arc<Host>>) -> Merged {
     if claims.is_empty() {
         return Merged::default();
     }
-    let asked = claims.values().flat_map(|claim| &claim.routes).filter_map(|route| route.nginx.as_ref());
+    let asked = claims.values().flat_map(|claim| &claim.routes).filter_map(|route| route.nginx.as_deref());
     let regexes = asked.into_iter().any(locations::makes_regexes);
     let mut merging = Merging::take_all(pattern, claims, regexes);
     if regexes && !merging.patterns.iter().any(|(nginx, _)| locations::makes_regexes(nginx)) {
@@ -222,13 +222,13 @@ impl<'c> Merging<'c> {
         let any = *self.pattern == HostPattern::Any;
         // Among the Ingresses of ingress-nginx only the one that made the host can say. That of all other hosts is there from the start.
         let first_nginx = claims.iter().find(|(_, claim)| claim.ingress_nginx);
-        let made_by = first_nginx.filter(|_| !any).map(|(order, claim)| (order, &**claim));
+        let made_by = first_nginx.filter(|_| !any).map(|(order, claim)| (&**order, &**claim));
         let mut asking: Vec<_> = claims.iter().filter(|(_, claim)| claim.fallback.is_some()).collect();
         if any {
             // All hosts belong to the default backend of an Ingress without rules before that of one with rules.
             asking.sort_by_key(|(_, claim)| !claim.rule_less);
         }
-        for (order, claim) in asking {
+        for (order, claim) in asking.into_iter().map(|(order, claim)| (&**order, &**claim)) {
             let Some(fallback) = &claim.fallback else { continue };
             let before = winner.or(made_by.filter(|(first, _)| claim.ingress_nginx && *first != order));
             match before {

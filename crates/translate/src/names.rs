@@ -24,8 +24,8 @@ pub(crate) fn dns_name(text: &str) -> Option<Box<str>> {
 /// `code.example.com`, or `*.example.com` for one label.
 pub(crate) fn host_pattern(text: &str) -> Option<HostPattern> {
     match text.strip_prefix("*.") {
-        Some(suffix) => Some(HostPattern::Wildcard { suffix: dns_name(suffix)?, depth: WildcardDepth::One }),
-        None => Some(HostPattern::Exact(dns_name(text)?)),
+        Some(suffix) => Some(HostPattern::Wildcard { suffix: dns_name(suffix)?.into(), depth: WildcardDepth::One }),
+        None => Some(HostPattern::Exact(dns_name(text)?.into())),
     }
 }
 

@@ -84,12 +84,12 @@ pub(crate) fn read(mut reading: Reading<'_>, id: &Id, object: &ProxyRoute) -> Ob
     ObjectClaims {
         ours: true,
         generation: object.metadata.generation.unwrap_or_default(),
-        order: Order {
+        order: Arc::new(Order {
             created: object.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
             ingress_nginx: false,
             object: Some(id.clone()),
-        },
-        findings: reading.findings,
+        }),
+        findings: reading.findings.into(),
         hosts,
         services: reading.services,
         secrets: reading.secrets,

@@ -6,9 +6,12 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::{Secret, Service};
-use penstock_model::ServicePort;
+use penstock_model::{Policies, ServicePort, Shared};
 
-use crate::{Finding, Id, Key, Kind, Reason, Settings, Verdict, World, certificates::Certificate, certificates::SecretProblem};
+use crate::{
+    Finding, Id, Key, Kind, Reason, Settings, Verdict, World, certificates::Certificate, certificates::SecretProblem,
+    policy_pool::PolicyPool,
+};
 
 /// Certificates by Secret, so that a Secret named by a thousand objects is parsed once.
 pub(crate) type CertificateCache = HashMap<Key, (Arc<Secret>, Result<Arc<Certificate>, SecretProblem>)>;
@@ -18,6 +21,7 @@ pub(crate) struct Reading<'w> {
     pub(crate) world: &'w World,
     pub(crate) settings: &'w Settings,
     pub(crate) certificates: &'w mut CertificateCache,
+    policies: &'w mut PolicyPool,
     pub(crate) findings: Vec<Finding>,
     pub(crate) dependencies: BTreeSet<Id>,
     pub(crate) secrets: BTreeSet<Key>,
@@ -25,11 +29,17 @@ pub(crate) struct Reading<'w> {
 }
 
 impl<'w> Reading<'w> {
-    pub(crate) fn new(world: &'w World, settings: &'w Settings, certificates: &'w mut CertificateCache) -> Self {
+    pub(crate) fn new(
+        world: &'w World,
+        settings: &'w Settings,
+        certificates: &'w mut CertificateCache,
+        policies: &'w mut PolicyPool,
+    ) -> Self {
         Self {
             world,
             settings,
             certificates,
+            policies,
             findings: Vec::new(),
             dependencies: BTreeSet::new(),
             secrets: BTreeSet::new(),
@@ -54,6 +64,11 @@ impl<'w> Reading<'w> {
         self.secrets.insert(id.key.clone());
         self.depend(id);
         found
+    }
+
+    /// Policies of a route, shared with whoever wants the same.
+    pub(crate) fn share(&mut self, policies: Policies) -> Shared<Policies> {
+        self.policies.share(policies)
     }
 
     pub(crate) fn honoured(&mut self, field: impl Into<String>) {

@@ -22,7 +22,7 @@ pub struct ObjectReport {
     #[serde(skip)]
     pub served: bool,
     /// In the order of the fields.
-    pub findings: Vec<Finding>,
+    pub findings: Arc<[Finding]>,
 }
 
 /// What was made of one field or annotation.

@@ -17,9 +17,10 @@ use penstock_model::{
 
 use crate::{
     Changes, Finding, Id, Key, Kind, ObjectReport, Reason, Report, Settings, Translation, Verdict, World,
-    claim::{HostClaim, ObjectClaims, Order},
+    claim::ObjectClaims,
     endpoints, ingress,
-    merge::{common_ends, merge},
+    merge::{Claims, common_ends, merge},
+    policy_pool::PolicyPool,
     proxy_route,
     reading::{CertificateCache, Reading},
     versions::{Editable, Versions},
@@ -30,7 +31,8 @@ use crate::{
 pub struct Translator {
     settings: Settings,
     certificates: CertificateCache,
-    objects: HashMap<Id, ObjectClaims>,
+    policies: PolicyPool,
+    objects: HashMap<Id, Box<ObjectClaims>>,
     /// Who read, or looked for, an object.
     dependents: HashMap<Id, BTreeSet<Id>>,
     hosts: HashMap<HostPattern, HostState>,
@@ -54,7 +56,7 @@ pub struct Translator {
 
 #[derive(Default)]
 struct HostState {
-    claims: BTreeMap<Order, Arc<HostClaim>>,
+    claims: Claims,
     /// Who was told something when this host was merged last.
     told: BTreeSet<Id>,
 }
@@ -158,6 +160,7 @@ impl Translator {
         Self {
             settings,
             certificates: CertificateCache::new(),
+            policies: PolicyPool::default(),
             objects: HashMap::new(),
             dependents: HashMap::new(),
             hosts: HashMap::new(),
@@ -237,6 +240,7 @@ impl Translator {
         work.changes.reports.extend(reports.iter().map(|(object, _)| object.clone()));
         self.report.advance(reports);
         self.settle_secrets(&work);
+        self.policies.clean();
         Translation {
             changes: Arc::new(work.changes),
             model: Arc::clone(self.model.now()),
@@ -248,7 +252,7 @@ impl Translator {
 
     /// Reads one object again, and notes which hosts that touches.
     fn read(&mut self, world: &World, id: &Id, work: &mut Work) {
-        let reading = Reading::new(world, &self.settings, &mut self.certificates);
+        let reading = Reading::new(world, &self.settings, &mut self.certificates, &mut self.policies);
         let claims = match id.kind {
             Kind::Ingress => world.ingresses.get(&id.key).map(|ingress| ingress::read(reading, id, ingress)),
             Kind::ProxyRoute => world.proxy_routes.get(&id.key).map(|route| proxy_route::read(reading, id, route)),
@@ -256,7 +260,7 @@ impl Translator {
         };
         let there = claims.is_some();
         let before = self.objects.remove(id).unwrap_or_default();
-        let mut now = claims.unwrap_or_default();
+        let mut now = Box::new(claims.unwrap_or_default());
         if before == now {
             // With it its claims stay shared with those that hosts hold.
             now = before;
@@ -317,7 +321,7 @@ impl Translator {
     fn note_hosts(&mut self, before: &ObjectClaims, now: &mut ObjectClaims, work: &mut Work) {
         let moved = before.order != now.order;
         for (pattern, claim) in &before.hosts {
-            if moved || now.hosts.get(pattern).is_none_or(|now| now != claim) {
+            if moved || now.host(pattern).is_none_or(|now| now != claim) {
                 if let Some(state) = self.hosts.get_mut(pattern) {
                     state.claims.remove(&before.order);
                 }
@@ -325,10 +329,10 @@ impl Translator {
             }
         }
         for (pattern, claim) in &mut now.hosts {
-            match before.hosts.get(pattern) {
+            match before.host(pattern) {
                 Some(before) if !moved && before == claim => *claim = Arc::clone(before),
                 _ => {
-                    self.hosts.entry(pattern.clone()).or_default().claims.insert(now.order.clone(), Arc::clone(claim));
+                    self.hosts.entry(pattern.clone()).or_default().claims.insert(Arc::clone(&now.order), Arc::clone(claim));
                     work.hosts.insert(pattern.clone());
                 }
             }
@@ -464,14 +468,12 @@ impl Translator {
         let silent: Vec<Finding> = claims.services.iter().filter_map(|(field, port)| self.silent(field, port)).collect();
         let superseded =
             |finding: &&Finding| finding.verdict == Verdict::Honoured && told.iter().any(|told| told.field == finding.field);
-        let findings: Vec<Finding> = claims
-            .findings
-            .iter()
-            .filter(|finding| !superseded(finding))
-            .chain(told.iter().copied())
-            .cloned()
-            .chain(silent)
-            .collect();
+        let findings: Arc<[Finding]> = if told.is_empty() && silent.is_empty() {
+            Arc::clone(&claims.findings)
+        } else {
+            let own = claims.findings.iter().filter(|finding| !superseded(finding));
+            own.chain(told.iter().copied()).cloned().chain(silent).collect()
+        };
         let report = ObjectReport { generation: claims.generation, served: self.route_uses.contains_key(id), findings };
         if before.is_some_and(|before| **before == report) {
             return None;
@@ -493,12 +495,12 @@ impl Translator {
     fn default_certificate(&mut self, world: &World, work: &mut Work) {
         let mut source = CertificateSource::SelfSigned;
         if let Some(key) = self.settings.default_certificate.clone() {
-            let mut reading = Reading::new(world, &self.settings, &mut self.certificates);
+            let mut reading = Reading::new(world, &self.settings, &mut self.certificates, &mut self.policies);
             let id = Id { kind: Kind::Secret, key: key.clone() };
-            let mut report = ObjectReport::default();
+            let mut findings = Vec::new();
             match reading.certificate(&key.namespace, &key.name, false) {
                 Ok(certificate) => source = CertificateSource::Given(Arc::clone(&certificate.pair)),
-                Err(problem) => report.findings.push(Finding {
+                Err(problem) => findings.push(Finding {
                     verdict: Verdict::Refused,
                     field: "data".to_owned(),
                     reason: problem.reason(),
@@ -506,7 +508,7 @@ impl Translator {
                 }),
             }
             let object = id.object_ref();
-            let now = (!report.findings.is_empty()).then_some(report);
+            let now = (!findings.is_empty()).then(|| ObjectReport { findings: findings.into(), ..ObjectReport::default() });
             if self.report.now().objects.get(&object).map(|report| &**report) != now.as_ref() {
                 work.changes.reports.push(object.clone());
                 self.report.advance(vec![(object, now.map(Arc::new))]);
@@ -520,8 +522,9 @@ impl Translator {
 
 /// The object that asked for a route.
 fn author(route: &Route) -> Option<Id> {
-    let kind = [Kind::Ingress, Kind::ProxyRoute].into_iter().find(|kind| kind.name() == &*route.object.kind)?;
-    Some(Id::new(kind, &route.object.namespace, &route.object.name))
+    let ObjectRef { kind, namespace, name } = &route.object;
+    let kind = [Kind::Ingress, Kind::ProxyRoute].into_iter().find(|known| known.name() == *kind)?;
+    Some(Id { kind, key: Key { namespace: Arc::clone(namespace), name: Arc::clone(name) } })
 }
 
 /// The backends that a route names.

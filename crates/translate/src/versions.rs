@@ -1,9 +1,12 @@
 //! A value that is handed out whole and changed a little at a time.
 //!
 //! Who was given a version may keep it. So the next one is made from the version before the last, if nobody holds that any more, by
-//! repeating the last edits and adding the new ones; only if somebody does, from a copy.
+//! repeating the last edits and adding the new ones; only if somebody does, or there were many edits, from a copy.
 
 use std::sync::Arc;
+
+/// More edits are not kept: they would take more room than a copy is worth.
+const MOST_REPEATED: usize = 256;
 
 /// What can be edited in steps that can be repeated on another copy.
 pub(crate) trait Editable: Clone {
@@ -46,7 +49,7 @@ impl<T: Editable> Versions<T> {
             value.edit(edit);
         }
         let last = std::mem::replace(&mut self.now, next);
-        self.before = Some((last, edits));
+        self.before = (edits.len() <= MOST_REPEATED).then_some((last, edits));
     }
 }
 

@@ -18,11 +18,11 @@ use k8s_openapi::{
 use penstock_api::ProxyRoute;
 use penstock_model::ObjectRef;
 
-/// Namespace and name; the namespace is empty for objects that have none.
+/// Namespace and name; the namespace is empty for objects that have none. Copies share their text.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
-    pub namespace: Box<str>,
-    pub name: Box<str>,
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
 }
 
 impl Key {
@@ -74,7 +74,7 @@ impl Id {
     }
 
     pub fn object_ref(&self) -> ObjectRef {
-        ObjectRef::new(self.kind.name(), &self.key.namespace, &self.key.name)
+        ObjectRef { kind: self.kind.name(), namespace: Arc::clone(&self.key.namespace), name: Arc::clone(&self.key.name) }
     }
 }
 
@@ -103,6 +103,11 @@ pub enum Object {
     Service(Arc<Service>),
     EndpointSlice(Arc<EndpointSlice>),
     Secret(Arc<Secret>),
+}
+
+/// An object to be kept. A copy takes no more room than it needs; what a parser made has room to grow, its lists for four items each.
+pub fn kept<T: Clone>(object: &T) -> Arc<T> {
+    Arc::new(object.clone())
 }
 
 /// The label by which an EndpointSlice names its Service (Kubernetes: well-known labels).

@@ -140,7 +140,7 @@ impl CertificateTable {
                 HostPattern::Wildcard { suffix, depth: WildcardDepth::One } => (&mut table.one_label, suffix),
                 HostPattern::Wildcard { suffix, depth: WildcardDepth::Many } => (&mut table.many_labels, suffix),
             };
-            names.insert(name.clone(), entry);
+            names.insert((&**name).into(), entry);
         }
         table.parsed = compiler.parsed;
         table.problems = compiler.problems;

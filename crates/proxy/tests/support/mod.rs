@@ -77,7 +77,8 @@ pub fn route(path: &str, backend: SocketAddr) -> Route {
                 on: RetryOn { connect_failure: true, reset: true, timeout: false, unreadable: false, statuses: Vec::new() },
                 non_idempotent: false,
             },
-        },
+        }
+        .into(),
     }
 }
 

@@ -52,7 +52,8 @@ pub fn route(rule: &str, path: PathMatch) -> Route {
                 on: RetryOn { connect_failure: true, reset: true, timeout: false, unreadable: false, statuses: Vec::new() },
                 non_idempotent: false,
             },
-        },
+        }
+        .into(),
     }
 }
 

@@ -40,8 +40,8 @@ pub(super) fn read(reader: &mut RuleReader<'_, '_>, rule: &RouteRule) -> Policie
     }
     policies.addresses.allow = networks(reader, "allow", &rule.allow);
     policies.addresses.deny = networks(reader, "deny", &rule.deny);
-    policies.request_headers = headers::read(reader, "requestHeaders", rule.request_headers.as_ref(), true);
-    policies.response_headers = headers::read(reader, "responseHeaders", rule.response_headers.as_ref(), false);
+    policies.request_headers = headers::read(reader, "requestHeaders", rule.request_headers.as_deref(), true);
+    policies.response_headers = headers::read(reader, "responseHeaders", rule.response_headers.as_deref(), false);
     balancing::read(reader, rule, &mut policies);
     policies
 }

@@ -29,7 +29,7 @@ pub(super) struct RuleReader<'r, 'w> {
     pub(super) reading: &'r mut Reading<'w>,
     /// `spec.rules[0]`
     pub(super) field: String,
-    pub(super) namespace: Box<str>,
+    pub(super) namespace: Arc<str>,
     /// It keeps clients out, so that its requests must not fall to another rule.
     guards: bool,
     bad: bool,
@@ -75,7 +75,7 @@ pub(super) fn read(
     let mut reader = RuleReader {
         reading,
         field: format!("spec.rules[{place}]"),
-        namespace: object.namespace.clone(),
+        namespace: Arc::clone(&object.namespace),
         guards: !(rule.allow.is_empty() && rule.deny.is_empty()),
         bad: false,
     };
@@ -102,6 +102,7 @@ pub(super) fn read(
             reading.honoured(part);
         }
     }
+    let policies = reading.share(policies);
     let several = !rule.matches.is_empty();
     let routes = matches.into_iter().enumerate().map(|(number, matches)| {
         let field = if several { format!("{field}.matches[{number}]") } else { field.clone() };
@@ -202,7 +203,7 @@ impl RuleReader<'_, '_> {
                 }
                 let all = rule.backends.iter().enumerate();
                 let backends = all.filter_map(|(place, backend)| backends::read(self, place, backend)).collect();
-                let (path, host) = self.rewrite(rule, rule.rewrite.as_ref());
+                let (path, host) = self.rewrite(rule, rule.rewrite.as_deref());
                 Some(Action::Forward(Forward { backends, path, host }))
             }
         }
