@@ -413,7 +413,7 @@ mod tests {
         let mut files = Files::new(vec![folder.path().to_path_buf()], Vec::new());
         let settled = SystemTime::now() + std::time::Duration::from_secs(60);
         // Whether it was read shows in what is known of its content.
-        let mut reads = |files: &mut Files, now| {
+        let reads = |files: &mut Files, now| {
             for state in files.known.values_mut() {
                 state.content = None;
             }
