@@ -24,7 +24,7 @@ use tokio::{
 use crate::support::{any_certificate, own_address};
 
 /// Between two messages of a stream.
-const PACE: Duration = Duration::from_millis(100);
+pub const PACE: Duration = Duration::from_millis(100);
 /// How long one message may take. It is a bound against hanging, not a measure.
 const ANSWER: Duration = Duration::from_secs(20);
 /// RFC 6455 §1.3.
@@ -208,7 +208,7 @@ fn frame(number: u64) -> Vec<u8> {
 }
 
 /// A WebSocket over HTTP/1.1.
-pub async fn web_socket(mut stream: impl Connection, host: &str, mut finish: Finish) -> Account {
+pub async fn web_socket(mut stream: impl Connection, host: &str, pace: Duration, mut finish: Finish) -> Account {
     let opening = failed("the opening of a WebSocket", 0);
     let request = format!(
         "GET /ws HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -219,7 +219,7 @@ pub async fn web_socket(mut stream: impl Connection, host: &str, mut finish: Fin
     if !head[0].starts_with("HTTP/1.1 101") {
         return Err(format!("the opening of a WebSocket to {host}: {head:?}"));
     }
-    let mut ticks = interval(PACE);
+    let mut ticks = interval(pace);
     for number in 0.. {
         let wrong = failed(host, number);
         let sent = frame(number);
@@ -293,9 +293,9 @@ pub async fn open_web_socket_h2(connection: &H2, host: &str) -> Result<(h2::Recv
 }
 
 /// A WebSocket over HTTP/2.
-pub async fn web_socket_h2(connection: H2, host: &str, mut finish: Finish) -> Account {
+pub async fn web_socket_h2(connection: H2, host: &str, pace: Duration, mut finish: Finish) -> Account {
     let (mut body, mut send) = open_web_socket_h2(&connection, host).await?;
-    echo(&mut body, &mut send, host, &mut finish, frame).await
+    echo(&mut body, &mut send, host, &mut finish, pace, frame).await
 }
 
 /// A gRPC stream.
@@ -319,7 +319,7 @@ pub async fn grpc(connection: H2, host: &str, mut finish: Finish) -> Account {
         message
     };
     let mut body = response.into_body();
-    let exchanged = echo(&mut body, &mut send, host, &mut finish, message).await?;
+    let exchanged = echo(&mut body, &mut send, host, &mut finish, PACE, message).await?;
     // The end of the call is said in trailers.
     match timeout(ANSWER, body.data()).await {
         Ok(None) => {}
@@ -337,10 +337,11 @@ async fn echo(
     send: &mut h2::SendStream<Bytes>,
     host: &str,
     finish: &mut Finish,
+    pace: Duration,
     message: impl Fn(u64) -> Vec<u8>,
 ) -> Account {
     let mut buffer = BytesMut::new();
-    let mut ticks = interval(PACE);
+    let mut ticks = interval(pace);
     for number in 0.. {
         let sent = message(number);
         send.send_data(sent.clone().into(), false).map_err(|error| format!("{host}, message {number}: {error}"))?;

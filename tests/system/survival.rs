@@ -1,6 +1,6 @@
 //! No tunnel is ever cut by a change of configuration, and nobody sees an error while one goes live.
 //!
-//! 300 WebSockets (plain, TLS, HTTP/2), 20 event streams, 20 gRPC streams, 20 slow uploads and downloads exchange numbered messages
+//! 2 010 WebSockets (plain, TLS, HTTP/2), 20 event streams, 20 gRPC streams, 20 slow uploads and downloads exchange numbered messages
 //! while 1 000 changes go by, also of their own routes, endpoints and certificates, and while the API server is killed and
 //! restarted.
 
@@ -16,6 +16,7 @@ use std::{
 
 use std::io::{BufRead, BufReader, Read, Write};
 
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::sync::watch;
 
 use crate::{
@@ -26,6 +27,11 @@ use crate::{
     support::{Backend, Penstock, connect, eventually, https_request, served_certificate},
 };
 
+/// WebSockets of each kind that talk all the time.
+const LIVELY: usize = 100;
+/// And of each kind that say something now and then.
+const QUIET: usize = 570;
+const NOW_AND_THEN: Duration = Duration::from_secs(3);
 const BATCHES: usize = 100;
 const BATCH: usize = 10;
 /// Batches that edit, delete and re-create the streams' own routes, remove their endpoints and rotate their certificates.
@@ -189,6 +195,10 @@ fn marker(batch: usize) -> Step {
 
 #[test]
 fn a_thousand_changes_and_an_outage_cut_nothing_and_lose_nothing() {
+    // Clients and backends are both here: two descriptors a tunnel.
+    let mut descriptors = getrlimit(Resource::Nofile);
+    descriptors.current = descriptors.maximum;
+    setrlimit(Resource::Nofile, descriptors).unwrap();
     let mut cluster = Cluster::start(ClusterOptions::default());
     cluster.apply(CLASSES);
     let relay = Relay::to(&cluster);
@@ -222,17 +232,22 @@ fn a_thousand_changes_and_an_outage_cut_nothing_and_lose_nothing() {
     let (http, https) = (penstock.http, penstock.https);
     let mut streams: Vec<(&str, tokio::task::JoinHandle<Account>)> = Vec::new();
     runtime.block_on(async {
-        for number in 0..100 {
+        for number in 0..LIVELY + QUIET {
+            // A few talk all the time; most say something now and then, as people's do.
+            let pace = if number < LIVELY { streams::PACE } else { NOW_AND_THEN };
             let finish = finishing.clone();
             streams.push((
                 "plain WebSocket",
-                tokio::spawn(async move { streams::web_socket(streams::plain(http).await.unwrap(), "plain.test", finish).await }),
+                tokio::spawn(
+                    async move { streams::web_socket(streams::plain(http).await.unwrap(), "plain.test", pace, finish).await },
+                ),
             ));
             let finish = finishing.clone();
             streams.push((
                 "TLS WebSocket",
                 tokio::spawn(async move {
-                    streams::web_socket(streams::tls(https, "tls.test", "http/1.1").await.unwrap(), "tls.test", finish).await
+                    let stream = streams::tls(https, "tls.test", "http/1.1").await.unwrap();
+                    streams::web_socket(stream, "tls.test", pace, finish).await
                 }),
             ));
             if number % 10 == 0 {
@@ -240,7 +255,7 @@ fn a_thousand_changes_and_an_outage_cut_nothing_and_lose_nothing() {
                 for _ in 0..10 {
                     streams.push((
                         "h2 WebSocket",
-                        tokio::spawn(streams::web_socket_h2(connection.clone(), "h2.test", finishing.clone())),
+                        tokio::spawn(streams::web_socket_h2(connection.clone(), "h2.test", pace, finishing.clone())),
                     ));
                 }
             }
@@ -271,7 +286,7 @@ fn a_thousand_changes_and_an_outage_cut_nothing_and_lose_nothing() {
             let (kind, stream) = streams.swap_remove(index);
             panic!("{kind}: {:?}", runtime.block_on(stream));
         }
-        (backend.opened.load(Ordering::SeqCst) == 360).then_some(())
+        (backend.opened.load(Ordering::SeqCst) == 3 * (LIVELY + QUIET) + 60).then_some(())
     });
     let stop = Arc::new(AtomicBool::new(false));
     let asked = Arc::new(AtomicU64::new(0));
