@@ -184,7 +184,7 @@ impl Scene {
             WebSocket(Http2) => streams::web_socket_h2(http2().await, host, streams::PACE, finish).await,
             Events(Plain, path) => streams::events(plain().await?, host, path).await,
             Events(_, path) => streams::events(tls().await?, host, path).await,
-            Upload(Plain) => streams::upload(plain().await?, host, streams::PACE, finish).await,
+            Upload(Plain) => streams::upload(plain().await?, host, finish).await,
             Upload(_) => streams::upload(tls().await?, host, finish).await,
             Unary => traffic::unary(http2().await, host).await,
             Grpc => streams::grpc(http2().await, host, finish).await,

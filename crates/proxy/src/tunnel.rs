@@ -29,8 +29,10 @@ use crate::{
     worker::{PanicCount, Worker},
 };
 
-/// The thread's buffer: four TLS records. Bulk is moved with a quarter of the calls that one of a record takes.
-const SCRATCH: usize = 64 * 1024;
+/// The thread's buffer. Most of the cost of bulk is in calls, and in waking whom they are for: the fewer the better.
+const SCRATCH: usize = 256 * 1024;
+/// What a direction reads of it to begin with, and in the end if its writer is slow: so much may have to be kept aside. One TLS record.
+const LEAST_REACH: usize = 16 * 1024;
 /// Bytes that one tunnel moves before others have their turn.
 const FAIR_SHARE: usize = 256 * 1024;
 /// How long a side may stay open without a byte after the other has ended.
@@ -220,8 +222,10 @@ impl Tunnels {
 }
 
 /// One direction.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Direction {
+    /// How much is read before it is written: more, as long as that much comes and is taken.
+    reach: usize,
     /// What the writer did not take yet.
     spill: Bytes,
     frames: FrameTracker,
@@ -334,7 +338,16 @@ impl Drop for Opened {
 impl Direction {
     /// Bytes that came with the head go first.
     fn beginning_with(first: Bytes, websocket: bool) -> Self {
-        let mut direction = Self { bytes: first.len() as u64, ..Self::default() };
+        let mut direction = Self {
+            reach: LEAST_REACH,
+            spill: Bytes::new(),
+            frames: FrameTracker::default(),
+            bytes: first.len() as u64,
+            ended: false,
+            shut: false,
+            unflushed: false,
+            sealed: false,
+        };
         if websocket {
             direction.frames.feed(&first);
         }
@@ -403,13 +416,18 @@ impl Direction {
             }
             let before = *moved;
             let read = BUFFER.with_borrow_mut(|buffer| {
-                let mut buf = ReadBuf::new(buffer);
+                let mut buf = ReadBuf::new(buffer.get_mut(..self.reach).unwrap_or_default());
                 let read = self.poll_fill(cx, reader, &mut buf);
                 let data = buf.filled();
                 *moved += data.len();
                 // What came before its end or its failure goes on first.
                 if !data.is_empty() && self.pass(cx, writer, data, websocket, close).is_err() {
                     return Poll::Ready(Err(Broken::Writer));
+                }
+                if !self.spill.is_empty() {
+                    self.reach = (self.reach / 2).max(LEAST_REACH);
+                } else if data.len() == self.reach {
+                    self.reach = (self.reach * 2).min(SCRATCH);
                 }
                 read.map_err(|_| Broken::Reader)
             });
@@ -569,3 +587,6 @@ impl Tunnel {
         if self.to_client.sealed { TunnelEnd::DrainedWithClose } else { self.first_end.unwrap_or(end) }
     }
 }
+
+#[cfg(test)]
+mod tests;
