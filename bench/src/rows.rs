@@ -177,7 +177,7 @@ impl Experiment {
     /// How often a sample is taken if `runs` are asked for. Memory hardly varies, and takes long; the ratio of two tails varies much.
     pub fn runs(&self, runs: u8, quick: bool) -> u8 {
         match self.measure {
-            Measure::Held { .. } if quick => 1,
+            Measure::Held { .. } | Measure::Routes if quick => 1,
             Measure::Held { .. } | Measure::Routes => runs.min(3),
             Measure::Churn if !quick => runs.max(7),
             _ => runs,
