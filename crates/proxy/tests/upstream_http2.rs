@@ -234,3 +234,23 @@ async fn a_shared_connection_that_nobody_needs_is_closed_after_its_time() {
     assert_eq!((last[3], &last[13..]), (7, &[0; 4][..]), "not a GOAWAY with NO_ERROR: {last:?}");
     no_connection_is_left(&proxy).await;
 }
+
+#[tokio::test]
+async fn what_an_endpoint_does_not_take_on_one_connection_goes_over_another() {
+    /// SETTINGS_MAX_CONCURRENT_STREAMS.
+    const TWO: [u8; 6] = [0, 3, 0, 0, 0, 2];
+    let (address, mut connections) = given().await;
+    let proxy = proxy_to(address, |_| {}, Limits::default());
+    let mut first = Endpoint::warm(&proxy, &mut connections, &TWO).await;
+    let answering = async {
+        let (one, two) = (first.next(1).await.0, first.next(1).await.0);
+        let (mut second, three) = Endpoint::asked(connection(&mut connections).await, &TWO).await;
+        first.answer(one).await;
+        first.answer(two).await;
+        second.answer(three).await;
+    };
+    let (one, two, three, ()) = tokio::join!(get(&proxy, GET), get(&proxy, GET), get(&proxy, GET), answering);
+    for (head, _) in [one, two, three] {
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    }
+}

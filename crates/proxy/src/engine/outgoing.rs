@@ -80,6 +80,12 @@ impl Http2Sender {
         Ok(Self { sender, over })
     }
 
+    /// How many streams the endpoint takes at once (RFC 9113 §5.1.2): what goes over that waits for others to end. None at all is for a while
+    /// only; one can wait for that.
+    pub(crate) fn most_streams(&self) -> usize {
+        self.sender.current_max_send_streams().max(1)
+    }
+
     /// Whether it takes no more requests.
     pub(crate) fn is_closed(&self) -> bool {
         // An endpoint that said GOAWAY finishes what it has, and takes nothing more.

@@ -259,11 +259,16 @@ impl EndpointPool {
     fn take_shared(&self) -> Option<Sender> {
         let mut all = self.shared.borrow_mut();
         all.retain(|shared| !shared.sender.is_closed());
-        all.iter().find(|shared| shared.streams.get() < STREAMS_PER_CONNECTION).map(Shared::lend)
+        all.iter().find(|shared| shared.has_room()).map(Shared::lend)
     }
 }
 
 impl Shared {
+    fn has_room(&self) -> bool {
+        let streams = self.streams.get();
+        streams < STREAMS_PER_CONNECTION && (streams as usize) < self.sender.most_streams()
+    }
+
     fn lend(&self) -> Sender {
         self.streams.set(self.streams.get() + 1);
         let stream = StreamCount { streams: self.streams.clone(), last_used: self.last_used.clone() };
