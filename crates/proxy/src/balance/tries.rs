@@ -91,7 +91,9 @@ impl<'a> Tries<'a> {
             }
             now = Instant::now();
         }
-        connector.refresh(backend).await.map_err(BeginError::Resolve)?;
+        if connector.refresh(backend).await.map_err(BeginError::Resolve)? {
+            now = Instant::now();
+        }
         if backend.balance.is_empty() {
             return Err(BeginError::NoEndpoints);
         }
@@ -160,8 +162,8 @@ impl<'a> Tries<'a> {
         again && self.again(false)
     }
 
-    /// The request goes out; since when its response is waited for, [`Tries::sent_at`] says. `waited`: a connection had to be made, or waited for. Whether a copy should be
-    /// kept for a next try, if that can be had; `idempotent`: it is safe to repeat by its method.
+    /// The request goes out; when, [`Tries::sent_at`] says. `waited`: a connection had to be made, or waited for; `idempotent`: the request is safe
+    /// to repeat by its method. Says whether a copy should be kept for a next try, if that can be had.
     pub(crate) fn sends(&mut self, waited: bool, idempotent: bool) -> bool {
         self.made += 1;
         self.sent += 1;

@@ -98,14 +98,13 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    /// Sees to it that the backend has the endpoints that its name stands for now.
-    pub(crate) async fn refresh(&self, backend: &Backend) -> Result<(), ConnectError> {
+    /// Sees to it that the backend has the endpoints that its name stands for now. Says whether that may have taken time.
+    pub(crate) async fn refresh(&self, backend: &Backend) -> Result<bool, ConnectError> {
         // An address stands for itself, and needs nobody to be asked.
-        if let Source::Address { host, port, literal: None } = backend.source() {
-            let found: Arc<[IpAddr]> = Box::pin(self.resolver.resolve(host)).await?;
-            backend.balance.resolved(&found, *port);
-        }
-        Ok(())
+        let Source::Address { host, port, literal: None } = backend.source() else { return Ok(false) };
+        let found: Arc<[IpAddr]> = Box::pin(self.resolver.resolve(host)).await?;
+        backend.balance.resolved(&found, *port);
+        Ok(true)
     }
 
     /// A new connection to an endpoint, TLS included, within the time.
