@@ -164,8 +164,9 @@ async fn a_stream_of_events_ends_when_its_client_is_gone() {
         async move {
             let _ = read_head(&mut stream).await;
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+            let mut pace = tokio::time::interval(Duration::from_millis(10));
             while stream.write_all(b"5\r\ntick\n\r\n").await.is_ok() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                pace.tick().await;
             }
             let _ = sender.send(()).await;
         }

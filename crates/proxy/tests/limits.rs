@@ -150,8 +150,9 @@ async fn promise_9_a_body_that_does_not_come_is_a_408_and_a_response_under_way_l
         let (head, _) = read_head(&mut stream).await;
         if head.contains("/drip") {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+            let mut pace = tokio::time::interval(Duration::from_millis(10));
             while stream.write_all(b"5\r\ntick\n\r\n").await.is_ok() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                pace.tick().await;
             }
         }
         let mut rest = Vec::new();

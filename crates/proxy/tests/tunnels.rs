@@ -142,9 +142,10 @@ async fn an_idle_tunnel_is_ended_by_its_own_limit_alone() {
         began.elapsed()
     };
     let chatting = async {
+        let mut pace = tokio::time::interval(Duration::from_millis(100));
         loop {
             echo(&mut busy, "still here").await;
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            pace.tick().await;
         }
     };
     let after = tokio::select! { after = ended => after, () = chatting => unreachable!() };
