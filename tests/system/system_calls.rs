@@ -4,36 +4,17 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     process::{Child, ChildStderr, Command, Stdio},
 };
 
-use crate::support::{Penstock, connect};
+use crate::support::{Backend, Penstock, connect};
 
 const REQUESTS: u64 = 500;
 /// In a hundred requests: what the clock of each worker does four times a second, and scrapes of nobody. A call more in each would be a hundred.
 const BESIDES: u64 = 20;
 
 const REQUEST: &[u8] = b"GET /a/b?c=d HTTP/1.1\r\nHost: a.test\r\nUser-Agent: Mozilla/5.0\r\nAccept: */*\r\n\r\n";
-const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\n....";
-
-/// Answers each request with one write, on connections that it keeps.
-fn backend() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            std::thread::spawn(move || {
-                let mut buffer = [0; 4096];
-                while let Ok(1..) = stream.read(&mut buffer) {
-                    stream.write_all(RESPONSE).unwrap();
-                }
-            });
-        }
-    });
-    url
-}
 
 fn ask(client: &mut TcpStream) {
     client.write_all(REQUEST).unwrap();
@@ -95,7 +76,9 @@ impl Drop for Strace {
 
 #[test]
 fn a_kept_get_takes_two_reads_two_writes_and_two_waits() {
-    let penstock = Penstock::start(&["proxy", "--from", "a.test", "--to", &backend(), "--workers", "1"]);
+    // It answers each request with one write.
+    let backend = Backend::start("....");
+    let penstock = Penstock::start(&["proxy", "--from", "a.test", "--to", &backend.url(), "--workers", "1"]);
     let mut client = connect(penstock.http);
     (0..50).for_each(|_| ask(&mut client));
     let strace = Strace::attach(penstock.id());
