@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use penstock_proxy::{Listener, TunnelEnd};
-use support::{GET, PATIENCE, UPGRADE, backend, http2, model, read_exactly, read_head, route, saying, start_with, until};
+use support::{
+    GET, PATIENCE, UPGRADE, backend, http2, model, read_exactly, read_head, route, saying, start_with, until,
+    until_nobody_is_let_in,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -93,12 +96,7 @@ async fn promise_11_a_drain_that_is_given_up_ends_at_once() {
     let mut client = inside_a_frame(&proxy).await;
     let plane = proxy.plane.clone();
     let drain = tokio::spawn(async move { plane.drain().await });
-    let mut refused = false;
-    until("still accepts", || {
-        refused = refused || std::net::TcpStream::connect(proxy.http).is_err();
-        refused
-    })
-    .await;
+    until_nobody_is_let_in(proxy.http).await;
     // As on a second signal.
     drain.abort();
     assert_eq!(http2::closes(&mut client).await, b"");
@@ -116,10 +114,7 @@ async fn promise_11_who_was_let_in_just_before_the_end_is_served() {
     .await;
     let plane = proxy.plane.clone();
     let drain = tokio::spawn(async move { plane.drain().await });
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while TcpStream::connect(proxy.http).await.is_ok() {
-        assert!(tokio::time::Instant::now() < deadline, "it listens still");
-    }
+    until_nobody_is_let_in(proxy.http).await;
     plain.write_all(GET.as_bytes()).await.unwrap();
     assert!(read_head(&mut plain).await.0.starts_with("HTTP/1.1 200"));
     let mut tls = http2::on_tls(tls, "a.test", &[b"http/1.1"]).await;

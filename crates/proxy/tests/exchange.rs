@@ -18,6 +18,7 @@ use penstock_model::{
 use penstock_proxy::{DataPlane, Options};
 use support::{
     GET, PATIENCE, backend, echo_heads, get, model, options, read_exactly, read_head, route, saying, start, started, status, until,
+    until_nobody_is_let_in,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -368,12 +369,7 @@ async fn promise_11_requests_in_flight_finish_and_keep_alive_ends() {
     came.recv().await.unwrap();
     let draining = plane.clone();
     let drain = tokio::spawn(async move { draining.drain().await });
-    // Nobody is let in any more once the listeners are closed.
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while TcpStream::connect(address).await.is_ok() {
-        assert!(tokio::time::Instant::now() < deadline, "the listener stays open");
-        tokio::task::yield_now().await;
-    }
+    until_nobody_is_let_in(address).await;
     go.send_replace(true);
     let mut all = String::new();
     tokio::time::timeout(PATIENCE, client.read_to_string(&mut all)).await.expect("not closed").unwrap();

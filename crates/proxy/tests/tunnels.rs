@@ -10,7 +10,7 @@ use penstock_model::{Action, BackendKey, Endpoint, EndpointSet, Model, Origin, P
 use penstock_proxy::TunnelEnd;
 use support::{
     PATIENCE, UPGRADE, backend, echo, echo_upgraded, get, model, open_websocket, read_exactly, read_head, route, start, start_with,
-    until,
+    until, until_nobody_is_let_in,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -182,11 +182,7 @@ async fn promise_11_a_frame_under_way_is_finished_before_the_close_and_nothing_g
     let plane = proxy.plane.clone();
     let drain = tokio::spawn(async move { plane.drain().await });
     // The tunnel was told once nobody is let in any more.
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while TcpStream::connect(proxy.http).await.is_ok() {
-        assert!(tokio::time::Instant::now() < deadline);
-        tokio::task::yield_now().await;
-    }
+    until_nobody_is_let_in(proxy.http).await;
     finish.send_replace(true);
     let mut rest = Vec::new();
     tokio::time::timeout(PATIENCE, client.read_to_end(&mut rest)).await.expect("never ended").unwrap();

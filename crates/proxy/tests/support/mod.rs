@@ -189,6 +189,13 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Waits until nobody is let in any more. When one of several listeners closes, a connection that it was about to get is reset, while others
+/// still accept: only without any it is refused.
+pub async fn until_nobody_is_let_in(address: SocketAddr) {
+    let refused = |error: std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
+    until("still accepts", || std::net::TcpStream::connect(address).is_err_and(refused)).await;
+}
+
 /// Whether a counter stands so.
 pub fn counted(proxy: &Proxy, line: &str) -> bool {
     proxy.plane.metrics().encode().lines().any(|known| known == line)
