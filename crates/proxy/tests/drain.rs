@@ -41,7 +41,7 @@ async fn inside_a_frame(proxy: &support::Proxy) -> TcpStream {
 
 #[tokio::test]
 async fn promise_11_a_tunnel_over_http2_gets_its_close_1012() {
-    let proxy = start_with(&model(vec![route("/", backend(support::accept_any_websocket).await)]), Duration::from_secs(8));
+    let proxy = start_with(&model(vec![route("/", backend(support::accept_any_websocket).await)]), Duration::from_secs(20));
     let mut tunnel = http2::open_websocket_h2(&proxy, "/ws").await;
     tunnel.echo("one").await;
     let plane = proxy.plane.clone();
@@ -69,7 +69,7 @@ async fn promise_11_a_tunnel_inside_a_frame_is_cut_at_the_end_and_counted_apart(
 
 #[tokio::test]
 async fn promise_11_who_waits_to_be_accepted_is_served() {
-    let proxy = start_with(&model(vec![route("/", saying("served").await)]), Duration::from_secs(8));
+    let proxy = start_with(&model(vec![route("/", saying("served").await)]), Duration::from_secs(20));
     let mut waiting = Vec::new();
     for _ in 0..300 {
         use std::io::Write;

@@ -126,17 +126,19 @@ async fn an_unasked_101_is_a_502_and_a_switched_off_upgrade_a_403() {
 
 #[tokio::test]
 async fn an_idle_tunnel_is_ended_by_its_own_limit_alone() {
+    // Longer than a full machine stands still, and many times the limits of requests.
+    let limit = Duration::from_secs(8);
     let address = backend(echo_upgraded).await;
     let mut short = route("/", address);
     short.policies.timeouts.read = Some(Duration::from_millis(200));
     short.policies.timeouts.send = Some(Duration::from_millis(200));
     short.policies.timeouts.request = Some(Duration::from_millis(500));
-    short.policies.websocket.idle_timeout = Some(Duration::from_millis(1500));
+    short.policies.websocket.idle_timeout = Some(limit);
     let proxy = start(&model(vec![short]));
     let mut busy = open_websocket(&proxy).await;
+    let began = tokio::time::Instant::now();
     let mut idle = open_websocket(&proxy).await;
     let mut rest = Vec::new();
-    let began = tokio::time::Instant::now();
     let ended = async {
         let _ = tokio::time::timeout(PATIENCE, idle.read_to_end(&mut rest)).await.expect("never ended");
         began.elapsed()
@@ -149,7 +151,7 @@ async fn an_idle_tunnel_is_ended_by_its_own_limit_alone() {
         }
     };
     let after = tokio::select! { after = ended => after, () = chatting => unreachable!() };
-    assert!(after >= Duration::from_millis(1200), "{after:?}: a limit of requests was applied");
+    assert!(after >= limit.mul_f64(0.9), "{after:?}: a limit of requests was applied");
     assert_eq!(proxy.plane.metrics().tunnels_ended.get(TunnelEnd::Idle), 1);
     echo(&mut busy, "and still").await;
 }
@@ -173,7 +175,7 @@ async fn promise_11_a_frame_under_way_is_finished_before_the_close_and_nothing_g
         }
     })
     .await;
-    let proxy = start_with(&model(vec![route("/", halting)]), Duration::from_secs(8));
+    let proxy = start_with(&model(vec![route("/", halting)]), Duration::from_secs(20));
     let mut client = TcpStream::connect(proxy.http).await.unwrap();
     client.write_all(UPGRADE.as_bytes()).await.unwrap();
     let (_, early) = read_head(&mut client).await;
@@ -200,7 +202,7 @@ async fn promise_11_a_frame_under_way_is_finished_before_the_close_and_nothing_g
 
 #[tokio::test]
 async fn promise_11_tunnels_are_ended_spread_over_the_grace_period() {
-    let proxy = start_with(&model(vec![route("/", backend(echo_upgraded).await)]), Duration::from_secs(2));
+    let proxy = start_with(&model(vec![route("/", backend(echo_upgraded).await)]), Duration::from_secs(20));
     let mut clients = Vec::new();
     for _ in 0..10 {
         clients.push(open_websocket(&proxy).await);
@@ -223,7 +225,7 @@ async fn promise_11_tunnels_are_ended_spread_over_the_grace_period() {
     assert!(spread >= Duration::from_millis(500), "all at once: {times:?}");
     let report = tokio::time::timeout(PATIENCE, drain).await.unwrap().unwrap();
     assert_eq!((report.tunnels_closed, report.tunnels_cut), (10, 0), "{report}");
-    assert!(report.took < Duration::from_secs(3), "{report}");
+    assert!(report.took < Duration::from_secs(20), "{report}");
 }
 
 #[tokio::test]

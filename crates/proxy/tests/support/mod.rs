@@ -26,7 +26,8 @@ pub mod http2;
 
 pub const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
 
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// Only who fails waits for so long: a full machine may stand still for seconds, and some limits here are five of them.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn route(path: &str, backend: SocketAddr) -> Route {
     let key = BackendKey {
