@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     cli::ServeOptions,
-    files::{Files, Reading, Watch},
+    files::{Files, Heard, Reading, Watch},
     manifests::{files, settings},
     serving::{self, Mode, Source},
 };
@@ -51,18 +51,16 @@ impl FileSource {
         self
     }
 
-    fn read(&mut self) -> Vec<Change> {
-        // The watch stands before the reading: what changes after the reading is told.
-        let watched = self.watch();
-        let Reading { mut changes, mut errors, mut warnings } = self.files.read();
-        // Links that were found by it lead to places that were not watched yet, and may have changed since.
-        if self.watch.is_some() && self.files.watched() != watched {
-            self.watch();
-            let again = self.files.read();
-            changes.extend(again.changes);
-            errors.extend(again.errors);
-            warnings.extend(again.warnings);
-        }
+    fn read(&mut self, heard: &Heard) -> Vec<Change> {
+        let edits = match heard {
+            Heard::Of(places) => self.files.edits(places),
+            Heard::Anything => None,
+        };
+        let reading = match edits {
+            Some(edits) => self.files.read_edits(edits),
+            None => self.look(),
+        };
+        let Reading { mut changes, errors, warnings } = reading;
         for error in errors {
             tracing::error!("{error}{}", if self.started { "; what it held before serves on" } else { "" });
         }
@@ -71,6 +69,22 @@ impl FileSource {
         }
         changes.append(&mut self.given);
         changes
+    }
+
+    /// Looks at everything.
+    fn look(&mut self) -> Reading {
+        // The watch stands before the reading: what changes after the reading is told.
+        let watched = self.watch();
+        let mut reading = self.files.read();
+        // Links that were found by it lead to places that were not watched yet, and may have changed since.
+        if self.watch.is_some() && self.files.watched() != watched {
+            self.watch();
+            let again = self.files.read();
+            reading.changes.extend(again.changes);
+            reading.errors.extend(again.errors);
+            reading.warnings.extend(again.warnings);
+        }
+        reading
     }
 
     /// Watches the places that matter, as far as they are known, and tells which.
@@ -87,7 +101,7 @@ impl Source for FileSource {
     async fn changes(&mut self) -> anyhow::Result<Vec<Change>> {
         if !self.started {
             self.hangup = Some(signal(SignalKind::hangup())?);
-            let changes = self.read();
+            let changes = self.read(&Heard::Anything);
             self.started = true;
             return Ok(changes);
         }
@@ -104,14 +118,15 @@ impl Source for FileSource {
                     None => std::future::pending().await,
                 }
             };
-            tokio::select! {
-                () = changed => {}
+            let heard = tokio::select! {
+                heard = changed => heard,
                 _ = asked => {
                     tracing::info!("SIGHUP: the files are read again");
                     self.files.doubt();
+                    Heard::Anything
                 }
-            }
-            let changes = self.read();
+            };
+            let changes = self.read(&heard);
             if !changes.is_empty() {
                 return Ok(changes);
             }

@@ -4,6 +4,7 @@
 //! line and column; an object that two files define is taken from the first by name of file; a change of any file shows within
 //! a second, also when a folder is swapped through a symlink, as mounted ConfigMaps are.
 
+mod edits;
 pub mod manifest;
 mod pem;
 mod stamp;
@@ -26,7 +27,7 @@ use penstock_translate::{Change, Id, Object};
 use stamp::Stamp;
 
 pub use pem::TlsSecret;
-pub use watch::Watch;
+pub use watch::{Heard, Watch};
 
 /// How deep folders are followed.
 const MAX_DEPTH: usize = 16;
@@ -43,6 +44,12 @@ pub struct Files {
     /// What each file held when it last parsed, and whether its present content does.
     known: BTreeMap<PathBuf, FileState>,
     objects: BTreeMap<Id, Object>,
+    /// Files define something else than these objects: they are yet to be compared.
+    behind: bool,
+    /// Those that more than one file defines, or a file and a pair of PEM files.
+    contested: BTreeSet<Id>,
+    /// What there is to say of those.
+    contests: Vec<FileNote>,
     /// What the last reading had to say: the next one says what is new.
     told: BTreeSet<FileNote>,
     hasher: RandomState,
@@ -56,6 +63,8 @@ struct FileState {
     content: Option<(usize, u64)>,
     /// Its name leads to another place.
     is_link: bool,
+    /// It has other names too.
+    has_names: bool,
     objects: Box<[(Id, Object, u64)]>,
 }
 
@@ -89,8 +98,8 @@ impl fmt::Display for FileNote {
 
 impl Files {
     pub fn new(roots: Vec<PathBuf>, secrets: Vec<TlsSecret>) -> Self {
-        let (known, objects, told, hasher) = Default::default();
-        Self { roots, secrets, known, objects, told, hasher }
+        let (known, objects, behind, contested, contests, told, hasher) = Default::default();
+        Self { roots, secrets, known, objects, behind, contested, contests, told, hasher }
     }
 
     /// The next reading looks into every file, whatever the file system says of it.
@@ -130,21 +139,43 @@ impl Files {
         // Both are in order. Comparing paths is most of what a look at many files costs, so that each is compared once or twice.
         let mut before = std::mem::take(&mut self.known).into_iter().peekable();
         let mut known: Vec<(PathBuf, FileState)> = Vec::with_capacity(files.len());
-        for (path, Seen { stamp, is_link }) in files {
+        for (path, Seen { stamp, is_link, has_names }) in files {
             while let Some(other) = before.next_if(|(other, _)| *other < path) {
+                self.behind |= !kept(&other.0);
                 known.extend(Some(other).filter(|(other, _)| kept(other)));
             }
-            let mut state = before.next_if(|(same, _)| *same == path).map(|(_, state)| state).unwrap_or_default();
-            state.is_link = is_link;
+            let state = before.next_if(|(same, _)| *same == path).map(|(_, state)| state);
+            self.behind |= state.is_none();
+            let mut state = state.unwrap_or_default();
+            (state.is_link, state.has_names) = (is_link, has_names);
             if stamp.is_none() || state.stamp != stamp {
                 let read = read_file(&path, &mut state, &self.hasher, &mut reading);
-                state.stamp = stamp.filter(|_| read);
+                state.stamp = stamp.filter(|_| read != Content::Failed);
+                self.behind |= read == Content::Other;
             }
             known.push((path, state));
         }
-        known.extend(before.filter(|(other, _)| kept(other)));
+        for other in before {
+            self.behind |= !kept(&other.0);
+            known.extend(Some(other).filter(|(other, _)| kept(other)));
+        }
         self.known = known.into_iter().collect();
-        let next = self.gather(&mut reading);
+        // Thousands of files are looked at every few seconds, and most times nothing came of it. Pairs of PEM files are read each time.
+        if std::mem::take(&mut self.behind) || !self.secrets.is_empty() {
+            self.compare(&mut reading);
+        }
+        reading.warnings.extend(self.contests.iter().cloned());
+        let told = reading.errors.iter().chain(&reading.warnings).cloned().collect();
+        for notes in [&mut reading.errors, &mut reading.warnings] {
+            notes.retain(|note| !self.told.contains(note));
+        }
+        self.told = told;
+        reading
+    }
+
+    /// Takes what all files define now for what they defined before, and tells what differs.
+    fn compare(&mut self, reading: &mut Reading) {
+        let next = self.gather(reading);
         for (id, object) in &next {
             if self.objects.get(id).is_none_or(|before| !same(before, object)) {
                 reading.changes.push(Change::Put(object.clone()));
@@ -154,12 +185,6 @@ impl Files {
             reading.changes.push(Change::Delete(id.clone()));
         }
         self.objects = next;
-        let told = reading.errors.iter().chain(&reading.warnings).cloned().collect();
-        for notes in [&mut reading.errors, &mut reading.warnings] {
-            notes.retain(|note| !self.told.contains(note));
-        }
-        self.told = told;
-        reading
     }
 
     /// Where the objects of files stand: the file, and the line at which the document begins.
@@ -183,6 +208,8 @@ impl Files {
     fn gather(&mut self, reading: &mut Reading) -> BTreeMap<Id, Object> {
         let mut next: BTreeMap<Id, Object> = BTreeMap::new();
         let mut owner: BTreeMap<Id, &Path> = BTreeMap::new();
+        self.contested.clear();
+        self.contests.clear();
         for secret in &mut self.secrets {
             match secret.read() {
                 Ok(object) => {
@@ -199,7 +226,8 @@ impl Files {
                 if next.contains_key(id) {
                     let first = owner.get(id).map_or_else(|| "--tls-secret".to_owned(), |path| path.display().to_string());
                     let message = format!("{} is already defined by {first}, which is the one that counts", id.object_ref());
-                    reading.warnings.push(FileNote { path: path.clone(), place: Some((*line, 1)), message });
+                    self.contests.push(FileNote { path: path.clone(), place: Some((*line, 1)), message });
+                    self.contested.insert(id.clone());
                 } else {
                     next.insert(id.clone(), object.clone());
                     owner.insert(id.clone(), path);
@@ -219,19 +247,27 @@ impl Files {
     }
 }
 
-/// Whether it could be read; not whether it is good.
-fn read_file(path: &Path, state: &mut FileState, hasher: &RandomState, reading: &mut Reading) -> bool {
+/// What came of reading a file; not whether it is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    Failed,
+    /// Its content is what it was.
+    Same,
+    Other,
+}
+
+fn read_file(path: &Path, state: &mut FileState, hasher: &RandomState, reading: &mut Reading) -> Content {
     let error = |place, message| FileNote { path: path.to_path_buf(), place, message };
     let content = match content(path) {
         Ok(bytes) => bytes,
         Err(problem) => {
             reading.errors.push(error(None, describe(&problem)));
-            return false;
+            return Content::Failed;
         }
     };
     let known = Some((content.len(), hasher.hash_one(&content)));
     if state.content == known {
-        return true;
+        return Content::Same;
     }
     state.content = known;
     let text = match std::str::from_utf8(&content) {
@@ -241,7 +277,7 @@ fn read_file(path: &Path, state: &mut FileState, hasher: &RandomState, reading: 
             let line = before.split(|byte| *byte == b'\n').count() as u64;
             let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() as u64 + 1;
             reading.errors.push(error(Some((line, column)), "not UTF-8 text".to_owned()));
-            return true;
+            return Content::Other;
         }
     };
     match manifest::parse(text) {
@@ -255,7 +291,7 @@ fn read_file(path: &Path, state: &mut FileState, hasher: &RandomState, reading: 
         }
         Err(note) => reading.errors.push(error(Some((note.line, note.column)), note.message)),
     }
-    true
+    Content::Other
 }
 
 /// What can be read there, a pipe or standard input too.
@@ -291,6 +327,7 @@ struct Found {
 struct Seen {
     stamp: Option<Stamp>,
     is_link: bool,
+    has_names: bool,
 }
 
 impl Found {
@@ -308,10 +345,9 @@ impl Found {
         };
         let inode = (metadata.dev(), metadata.ino());
         if !metadata.is_dir() {
-            let manifest = path.extension().is_some_and(|extension| EXTENSIONS.iter().any(|known| extension == *known));
-            if (named || manifest && metadata.is_file()) && self.inodes.insert(inode) {
+            if (named || is_manifest(path) && metadata.is_file()) && self.inodes.insert(inode) {
                 let stamp = self.now.and_then(|now| Stamp::of(&metadata, now));
-                self.files.push((path.to_path_buf(), Seen { stamp, is_link }));
+                self.files.push((path.to_path_buf(), Seen { stamp, is_link, has_names: metadata.nlink() > 1 }));
             }
             return;
         }
@@ -331,12 +367,21 @@ impl Found {
         entries.sort_by(|(left, _), (right, _)| left.file_name().cmp(&right.file_name()));
         above.push(inode);
         for (entry, is_link) in entries {
-            if !entry.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
+            if !is_hidden(&entry) {
                 self.collect(&entry, false, is_link, above);
             }
         }
         above.pop();
     }
+}
+
+/// By its name.
+fn is_manifest(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| EXTENSIONS.iter().any(|known| extension == *known))
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
 fn describe(error: &std::io::Error) -> String {

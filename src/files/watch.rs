@@ -1,12 +1,13 @@
-//! Tells when files may have changed.
+//! Tells when files may have changed, and which.
 //!
 //! Folders are watched, not files: an editor renames over a file, certbot and ConfigMap mounts swap symlinks, and a watch on the
 //! file would die with the old one. A slow look-round besides covers file systems that tell nothing (NFS).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -15,6 +16,8 @@ use tokio::sync::mpsc;
 
 /// Writers touch several files at a time; a reading waits this long for them to finish.
 const SETTLE: Duration = Duration::from_millis(40);
+/// Of more a look at everything costs no more.
+const MOST_PLACES: usize = 256;
 /// How often files are looked at although nothing was told.
 const LOOK_ROUND: Duration = Duration::from_secs(5);
 
@@ -22,8 +25,35 @@ const LOOK_ROUND: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Watch {
     watcher: Option<RecommendedWatcher>,
+    /// One waiting token is enough: it means that something was heard.
     events: mpsc::Receiver<()>,
+    heard: Arc<Mutex<Heard>>,
     folders: BTreeMap<Place, Inode>,
+}
+
+/// What may have changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// These places, and nothing else.
+    Of(BTreeSet<PathBuf>),
+    Anything,
+}
+
+impl Default for Heard {
+    fn default() -> Self {
+        Self::Of(BTreeSet::new())
+    }
+}
+
+impl Heard {
+    fn hear(&mut self, event: notify::Event) {
+        let Self::Of(places) = self else { return };
+        if event.need_rescan() || event.paths.is_empty() || places.len() + event.paths.len() > MOST_PLACES {
+            *self = Self::Anything;
+        } else {
+            places.extend(event.paths);
+        }
+    }
 }
 
 /// A folder that is watched, and whether all below it is too.
@@ -33,10 +63,14 @@ type Inode = (u64, u64);
 
 impl Watch {
     pub fn new() -> Self {
-        // One waiting token is enough: it means "look again".
         let (sender, events) = mpsc::channel(1);
+        let heard: Arc<Mutex<Heard>> = Arc::default();
+        let told = heard.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            if event.is_ok_and(|event| !event.kind.is_access()) {
+            if let Ok(event) = event
+                && !event.kind.is_access()
+            {
+                told.lock().unwrap_or_else(PoisonError::into_inner).hear(event);
                 let _ = sender.try_send(());
             }
         });
@@ -45,7 +79,7 @@ impl Watch {
                 tracing::warn!(%error, "files cannot be watched; they are looked at every {} s", LOOK_ROUND.as_secs());
             })
             .ok();
-        Self { watcher, events, folders: BTreeMap::new() }
+        Self { watcher, events, heard, folders: BTreeMap::new() }
     }
 
     /// Watches the folders that matter for `paths` as they are now; called again after each reading, since symlinks move.
@@ -83,22 +117,24 @@ impl Watch {
         self.folders = wanted;
     }
 
-    /// Waits until something may have changed.
-    pub async fn changed(&mut self) {
+    /// Waits until something may have changed. What was heard and not given is given the next time.
+    pub async fn changed(&mut self) -> Heard {
         tokio::select! {
             event = self.events.recv(), if self.watcher.is_some() => {
                 if event.is_some() {
                     tokio::time::sleep(SETTLE).await;
                     while self.events.try_recv().is_ok() {}
+                    return std::mem::take(&mut *self.heard.lock().unwrap_or_else(PoisonError::into_inner));
                 }
             }
             () = tokio::time::sleep(LOOK_ROUND) => {}
         }
+        Heard::Anything
     }
 }
 
 /// The path itself, made absolute; each symlink on the way, at its end or above it; and what they come to.
-fn links(path: &Path) -> Vec<PathBuf> {
+pub(super) fn links(path: &Path) -> Vec<PathBuf> {
     // More hops than the kernel follows cannot be opened either.
     const MAX_HOPS: usize = 40;
     let mut hops = Vec::new();

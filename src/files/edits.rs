@@ -1,0 +1,372 @@
+//! What a watch heard, when all of it is edits of files that are known: only they are read then, and not the whole of a folder.
+//!
+//! Promises: what comes of it is what a look at everything would have given. Whatever is not certain to be an edit (a new name, a link, a folder,
+//! a file of two names) is left to that look.
+
+use std::{
+    collections::BTreeSet,
+    fs::Metadata,
+    ops::Bound,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use penstock_translate::Change;
+
+use super::{Content, Files, Reading, is_hidden, is_manifest, read_file, same, stamp::Stamp, watch::links};
+
+/// A known file that may have another content.
+#[derive(Debug)]
+pub struct Edit {
+    path: PathBuf,
+    stamp: Option<Stamp>,
+}
+
+/// What a path that was heard stands for.
+enum Heard {
+    Edit(Edit),
+    /// It is no manifest, and nothing leads to or over it.
+    Nothing,
+    Other,
+}
+
+impl Files {
+    /// The edits that these paths stand for, as a watch tells them. None: everything is to be looked at.
+    pub fn edits(&self, heard: &BTreeSet<PathBuf>) -> Option<Vec<Edit>> {
+        let bases = self.bases();
+        let mut edits = Vec::new();
+        for path in heard {
+            match self.heard(&bases, path, SystemTime::now()) {
+                Heard::Edit(edit) => edits.push(edit),
+                Heard::Nothing => {}
+                Heard::Other => return None,
+            }
+        }
+        Some(edits)
+    }
+
+    /// The places asked for, and what a watch may call each.
+    fn bases(&self) -> Vec<(&Path, PathBuf)> {
+        let names = |root: &Path| [std::path::absolute(root), std::fs::canonicalize(root)];
+        self.roots.iter().flat_map(|root| names(root).into_iter().flatten().map(move |name| (root.as_path(), name))).collect()
+    }
+
+    fn heard(&self, bases: &[(&Path, PathBuf)], path: &Path, now: SystemTime) -> Heard {
+        let below = bases.iter().filter_map(|(root, base)| Some((root, path.strip_prefix(base).ok()?)));
+        let ours: Vec<PathBuf> =
+            below.map(|(root, rest)| if rest.as_os_str().is_empty() { root.to_path_buf() } else { root.join(rest) }).collect();
+        if ours.is_empty() {
+            return Heard::Other;
+        }
+        let there = std::fs::symlink_metadata(path);
+        let plain = |metadata: &Metadata| metadata.is_file() && metadata.nlink() == 1;
+        if let Some((known, state)) = ours.iter().find_map(|path| self.known.get_key_value(path)) {
+            return match there {
+                Ok(metadata) if plain(&metadata) && !state.is_link && !state.has_names => {
+                    Heard::Edit(Edit { path: known.clone(), stamp: Stamp::of(&metadata, now) })
+                }
+                _ => Heard::Other,
+            };
+        }
+        let nothing = match there {
+            Ok(metadata) => metadata.is_file() && (!is_manifest(path) || is_hidden(path)),
+            // An editor's file that came and went, and no folder that held others.
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound && !ours.iter().any(|ours| self.knows_below(ours)),
+        };
+        let leads = || self.watched().iter().flat_map(|place| links(place)).any(|hop| hop.starts_with(path));
+        if nothing && !leads() { Heard::Nothing } else { Heard::Other }
+    }
+
+    fn knows_below(&self, folder: &Path) -> bool {
+        let next = self.known.range::<Path, _>((Bound::Included(folder), Bound::Unbounded)).next();
+        next.is_some_and(|(known, _)| known.starts_with(folder))
+    }
+
+    /// Reads these alone, and tells what differs from the last reading.
+    pub fn read_edits(&mut self, edits: Vec<Edit>) -> Reading {
+        let mut reading = Reading::default();
+        let mut objects = Vec::new();
+        // Each defines what it did before, and nothing that another defines too: then it is the only one that anything changes of.
+        let mut alone = true;
+        for Edit { path, stamp } in edits {
+            let Some(state) = self.known.get_mut(&path) else {
+                alone = false;
+                continue;
+            };
+            let before: Vec<_> = state.objects.iter().map(|(id, ..)| id.clone()).collect();
+            let mut of_it = Reading::default();
+            let read = read_file(&path, state, &self.hasher, &mut of_it);
+            if read == Content::Failed {
+                // It went meanwhile, which the look will tell.
+                state.stamp = None;
+                alone = false;
+                continue;
+            }
+            state.stamp = stamp;
+            reading.errors.extend(of_it.errors);
+            reading.warnings.extend(of_it.warnings);
+            if state.objects.iter().map(|(id, ..)| id).eq(&before) && !before.iter().any(|id| self.contested.contains(id)) {
+                self.told.retain(|note| note.path != path);
+                objects.extend(state.objects.iter().map(|(id, object, _)| (id.clone(), object.clone())));
+            } else {
+                alone = false;
+            }
+        }
+        if !alone {
+            self.behind = true;
+            let Reading { changes, errors, warnings } = self.read();
+            reading.errors.extend(errors);
+            reading.warnings.extend(warnings);
+            return Reading { changes, ..reading };
+        }
+        for (id, object) in objects {
+            if self.objects.get(&id).is_none_or(|before| !same(before, &object)) {
+                reading.changes.push(Change::Put(object.clone()));
+                self.objects.insert(id, object);
+            }
+        }
+        reading
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::files::TlsSecret;
+
+    fn service(name: &str, port: u16) -> String {
+        format!("apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{port: {port}}}]}}\n")
+    }
+
+    struct Scene {
+        name: &'static str,
+        before: fn(&Path),
+        change: fn(&Path),
+        /// What the watch tells of it, below the folder.
+        heard: &'static [&'static str],
+        /// Whether all of it is certain to be edits.
+        edits: bool,
+    }
+
+    fn two(at: &Path) {
+        fs::write(at.join("a.yaml"), service("a", 80)).unwrap();
+        fs::write(at.join("b.yaml"), service("b", 80)).unwrap();
+    }
+
+    const SCENES: &[Scene] = &[
+        Scene {
+            name: "a file is written",
+            before: two,
+            change: |at| fs::write(at.join("a.yaml"), service("a", 81)).unwrap(),
+            heard: &["a.yaml"],
+            edits: true,
+        },
+        Scene {
+            name: "an editor puts another file in its place",
+            before: two,
+            change: |at| {
+                fs::write(at.join("a.yaml~"), service("a", 81)).unwrap();
+                fs::rename(at.join("a.yaml~"), at.join("a.yaml")).unwrap();
+            },
+            heard: &["a.yaml~", ".a.yaml.swp", "a.yaml"],
+            edits: true,
+        },
+        Scene {
+            name: "its backup and its hidden copy stay",
+            before: two,
+            change: |at| {
+                fs::write(at.join("a.yaml~"), service("a", 82)).unwrap();
+                fs::write(at.join(".a.yaml"), service("a", 82)).unwrap();
+                fs::write(at.join("a.yaml"), service("a", 81)).unwrap();
+            },
+            heard: &["a.yaml~", ".a.yaml", "a.yaml"],
+            edits: true,
+        },
+        Scene {
+            name: "a file breaks",
+            before: two,
+            change: |at| fs::write(at.join("a.yaml"), "{").unwrap(),
+            heard: &["a.yaml"],
+            edits: true,
+        },
+        Scene { name: "a file is touched", before: two, change: |at| two(at), heard: &["a.yaml", "b.yaml"], edits: true },
+        Scene {
+            name: "a file defines one more",
+            before: two,
+            change: |at| fs::write(at.join("a.yaml"), format!("{}---\n{}", service("a", 81), service("c", 80))).unwrap(),
+            heard: &["a.yaml"],
+            edits: true,
+        },
+        Scene {
+            name: "a file defines what another does",
+            before: two,
+            change: |at| fs::write(at.join("b.yaml"), service("a", 81)).unwrap(),
+            heard: &["b.yaml"],
+            edits: true,
+        },
+        Scene {
+            name: "the second of two definitions is written",
+            before: |at| {
+                two(at);
+                fs::write(at.join("b.yaml"), service("a", 80)).unwrap();
+            },
+            change: |at| fs::write(at.join("b.yaml"), service("a", 81)).unwrap(),
+            heard: &["b.yaml"],
+            edits: true,
+        },
+        Scene {
+            name: "a file comes",
+            before: two,
+            change: |at| fs::write(at.join("c.yaml"), service("c", 80)).unwrap(),
+            heard: &["c.yaml"],
+            edits: false,
+        },
+        Scene {
+            name: "a file goes",
+            before: two,
+            change: |at| fs::remove_file(at.join("a.yaml")).unwrap(),
+            heard: &["a.yaml"],
+            edits: false,
+        },
+        Scene {
+            name: "a link takes the place of a file",
+            before: two,
+            change: |at| {
+                fs::remove_file(at.join("a.yaml")).unwrap();
+                std::os::unix::fs::symlink("b.yaml", at.join("a.yaml")).unwrap();
+            },
+            heard: &["a.yaml"],
+            edits: false,
+        },
+        Scene {
+            name: "one of two names of a file gets a content of its own",
+            before: |at| {
+                two(at);
+                fs::hard_link(at.join("a.yaml"), at.join("c.yaml")).unwrap();
+            },
+            change: |at| {
+                fs::write(at.join("new"), service("d", 80)).unwrap();
+                fs::rename(at.join("new"), at.join("a.yaml")).unwrap();
+            },
+            heard: &["new", "a.yaml"],
+            edits: false,
+        },
+        Scene {
+            name: "a folder goes",
+            before: |at| {
+                fs::create_dir(at.join("team")).unwrap();
+                two(&at.join("team"));
+            },
+            change: |at| fs::remove_dir_all(at.join("team")).unwrap(),
+            heard: &["team"],
+            edits: false,
+        },
+        Scene {
+            name: "what a link leads to is written",
+            before: |at| {
+                fs::write(at.join("text"), service("a", 80)).unwrap();
+                std::os::unix::fs::symlink("text", at.join("a.yaml")).unwrap();
+            },
+            change: |at| fs::write(at.join("text"), service("a", 81)).unwrap(),
+            heard: &["text"],
+            edits: false,
+        },
+        Scene {
+            name: "a certificate beside the manifests is written",
+            before: |at| {
+                two(at);
+                pair(at);
+            },
+            change: pair,
+            heard: &["cert.pem", "key.pem"],
+            edits: false,
+        },
+    ];
+
+    fn pair(at: &Path) {
+        let made = rcgen::generate_simple_self_signed(vec!["a.test".to_owned()]).unwrap();
+        fs::write(at.join("cert.pem"), made.cert.pem()).unwrap();
+        fs::write(at.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    }
+
+    fn files(at: &Path) -> Files {
+        let secret = at.join("cert.pem").exists().then(|| TlsSecret::new("n", "tls", at.join("cert.pem"), at.join("key.pem")));
+        Files::new(vec![at.to_path_buf()], secret.into_iter().collect())
+    }
+
+    fn told(reading: &Reading) -> String {
+        let mut changes: Vec<_> = reading.changes.iter().map(|change| format!("{change:?}")).collect();
+        changes.sort();
+        format!("{changes:#?} {:?} {:?}", reading.errors, reading.warnings)
+    }
+
+    #[test]
+    fn what_was_heard_gives_what_a_look_gives() {
+        for Scene { name, before, change, heard, edits } in SCENES {
+            let folder = tempfile::tempdir().unwrap();
+            let at = folder.path();
+            before(at);
+            let (mut by_look, mut by_ear) = (files(at), files(at));
+            assert_eq!(told(&by_look.read()), told(&by_ear.read()), "{name}");
+            change(at);
+            let heard = heard.iter().map(|path| at.join(path)).collect();
+            let certain = by_ear.edits(&heard);
+            assert_eq!(certain.is_some(), *edits, "{name}: {certain:?}");
+            let reading = match certain {
+                Some(edits) => by_ear.read_edits(edits),
+                None => by_ear.read(),
+            };
+            let expected = by_look.read();
+            assert_eq!(told(&reading), told(&expected), "{name}");
+            // And the next look finds nothing that was missed.
+            assert_eq!(told(&by_ear.read()), told(&by_look.read()), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_breaks_again_is_told_again() {
+        let folder = tempfile::tempdir().unwrap();
+        two(folder.path());
+        let path = folder.path().join("a.yaml");
+        let mut files = files(folder.path());
+        let heard: BTreeSet<_> = [path.clone()].into();
+        fs::write(&path, "{").unwrap();
+        assert_eq!(files.read().errors.len(), 1);
+        for (content, errors) in [(service("a", 80), 0), ("{".to_owned(), 1), (service("a", 81), 0)] {
+            fs::write(&path, content).unwrap();
+            let edits = files.edits(&heard).unwrap();
+            assert_eq!(files.read_edits(edits).errors.len(), errors);
+        }
+        fs::write(&path, "{").unwrap();
+        assert_eq!(files.read().errors.len(), 1);
+    }
+
+    #[test]
+    fn a_file_that_goes_before_it_is_read_is_left_to_the_look() {
+        let folder = tempfile::tempdir().unwrap();
+        two(folder.path());
+        let mut files = files(folder.path());
+        assert_eq!(files.read().changes.len(), 2);
+        let edits = files.edits(&[folder.path().join("a.yaml")].into()).unwrap();
+        fs::remove_file(folder.path().join("a.yaml")).unwrap();
+        let reading = files.read_edits(edits);
+        assert!(reading.errors.is_empty() && matches!(reading.changes[..], [Change::Delete(_)]), "{reading:?}");
+    }
+
+    #[test]
+    fn a_folder_asked_for_by_a_link_is_heard_by_either_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("real")).unwrap();
+        two(&at("real"));
+        std::os::unix::fs::symlink("real", at("link")).unwrap();
+        let mut files = Files::new(vec![at("link")], Vec::new());
+        let _ = files.read();
+        for name in ["link/a.yaml", "real/a.yaml"] {
+            assert_eq!(files.edits(&[at(name)].into()).map(|edits| edits.len()), Some(1), "{name}");
+        }
+    }
+}
