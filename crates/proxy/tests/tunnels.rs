@@ -138,19 +138,16 @@ async fn an_idle_tunnel_is_ended_by_its_own_limit_alone() {
     let mut busy = open_websocket(&proxy).await;
     let began = tokio::time::Instant::now();
     let mut idle = open_websocket(&proxy).await;
-    let mut rest = Vec::new();
-    let ended = async {
-        let _ = tokio::time::timeout(PATIENCE, idle.read_to_end(&mut rest)).await.expect("never ended");
+    let ended = tokio::spawn(async move {
+        let _ = tokio::time::timeout(PATIENCE, idle.read_to_end(&mut Vec::new())).await.expect("never ended");
         began.elapsed()
-    };
-    let chatting = async {
-        let mut pace = tokio::time::interval(Duration::from_millis(100));
-        loop {
-            echo(&mut busy, "still here").await;
-            pace.tick().await;
-        }
-    };
-    let after = tokio::select! { after = ended => after, () = chatting => unreachable!() };
+    });
+    let mut pace = tokio::time::interval(Duration::from_millis(100));
+    while !ended.is_finished() {
+        echo(&mut busy, "still here").await;
+        pace.tick().await;
+    }
+    let after = ended.await.unwrap();
     assert!(after >= limit.mul_f64(0.9), "{after:?}: a limit of requests was applied");
     assert_eq!(proxy.plane.metrics().tunnels_ended.get(TunnelEnd::Idle), 1);
     echo(&mut busy, "and still").await;
