@@ -17,7 +17,8 @@ use super::{
     MOST_FIELDS,
     answer::{self, Asker},
     arrival::Client,
-    exchange::{self, After, Switched},
+    coroutine,
+    exchange::{After, Switched},
     http1::Http1,
     message::{Connect, Version},
     patience::Patience,
@@ -58,7 +59,7 @@ pub(super) async fn serve(client: Rc<Client>, mut side: Side<ClientStream>, _hel
             }
             Side::Http2(_) => return,
         };
-        let mut work = match next {
+        let work = match next {
             Next::Request(work) => work,
             Next::Over => return,
             Next::Refused(error) => {
@@ -66,10 +67,10 @@ pub(super) async fn serve(client: Rc<Client>, mut side: Side<ClientStream>, _hel
             }
             Next::Late => return Box::pin(refuse(&client, side, 408, "The request did not come in time.", None)).await,
         };
-        // The one allocation of a request: without it each connection that waits would have room for all that an exchange may be at.
-        let after = Box::pin(exchange::serve(&client, &mut side, &mut work)).await;
-        workspace::give_back(work);
-        match after {
+        let ended = coroutine::serve(&client, side, work).await;
+        side = ended.side;
+        workspace::give_back(ended.work);
+        match ended.after {
             After::Keep => {}
             After::Close { unread } => return Box::pin(close(side, unread)).await,
             After::Cut => return,

@@ -13,7 +13,7 @@ use penstock_http1::Limits;
 use super::{
     MOST_FIELDS,
     arrival::Client,
-    buffers,
+    buffers, coroutine,
     exchange::{self, After, Switched},
     http2::Http2,
     http2_heads::{self, Unwritable},
@@ -121,9 +121,12 @@ async fn stream(client: &Rc<Client>, request: Request<RecvStream>, respond: Send
     let read = read_head(client, &parts, &mut work);
     // It may be large, and is in the workspace now.
     drop(parts);
-    // Boxed: the runtime moves a task's future some times before and after it runs, and that of an exchange takes KiBs.
     let after = match read {
-        Ok(()) => Box::pin(exchange::serve(client, &mut side, &mut work)).await,
+        Ok(()) => {
+            let ended = coroutine::serve(client, side, work).await;
+            (side, work) = (ended.side, ended.work);
+            ended.after
+        }
         Err(answer) => Box::pin(exchange::refuse(client, &mut side, &mut work, answer)).await,
     };
     workspace::give_back(work);

@@ -9,6 +9,7 @@ mod arrival;
 mod buffers;
 mod client_http1;
 mod client_http2;
+mod coroutine;
 mod exchange;
 mod fault;
 mod forward;
