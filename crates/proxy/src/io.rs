@@ -112,7 +112,8 @@ impl Stall {
 pub(crate) struct Open {
     shared: Arc<Shared>,
     pub(crate) listener: Listener,
-    worker: usize,
+    /// Whose it is. Of this size since each idle connection has one.
+    worker: u32,
 }
 
 impl Open {
@@ -124,12 +125,12 @@ impl Open {
         }
         shared.metrics.connections_open.inc(listener);
         shared.spread.count(worker, true);
-        Some(Self { shared: shared.clone(), listener, worker })
+        Some(Self { shared: shared.clone(), listener, worker: worker as u32 })
     }
 
     /// It is another worker's from now on. Gives whose it was.
     pub(crate) fn move_to(&mut self, worker: usize) -> usize {
-        let before = std::mem::replace(&mut self.worker, worker);
+        let before = std::mem::replace(&mut self.worker, worker as u32) as usize;
         self.shared.spread.count(before, false);
         self.shared.spread.count(worker, true);
         before
@@ -140,7 +141,7 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.shared.metrics.connections_open.dec(self.listener);
         self.shared.connections.fetch_sub(1, Relaxed);
-        self.shared.spread.count(self.worker, false);
+        self.shared.spread.count(self.worker as usize, false);
     }
 }
 
@@ -149,19 +150,20 @@ impl Drop for Open {
 pub(crate) struct ClientStream {
     transport: Transport,
     control: Rc<Control>,
-    write_limit: Option<Duration>,
     stall: Stall,
     open: Open,
+    /// It carries requests: writes have their limit.
+    limited: bool,
 }
 
 impl ClientStream {
-    pub(crate) fn new(transport: Transport, control: Rc<Control>, write_limit: Duration, open: Open) -> Self {
-        Self { transport, control, write_limit: Some(write_limit), stall: Stall::default(), open }
+    pub(crate) fn new(transport: Transport, control: Rc<Control>, open: Open) -> Self {
+        Self { transport, control, stall: Stall::default(), open, limited: true }
     }
 
     /// From here on it carries a tunnel.
     pub(crate) fn lift_limits(&mut self) {
-        self.write_limit = None;
+        self.limited = false;
         self.stall = Stall::default();
     }
 
@@ -170,7 +172,8 @@ impl ClientStream {
             self.control.bytes_taken(clock::now());
         }
         let pending = written.is_pending();
-        let watched = self.stall.watch(cx, self.write_limit, written);
+        let limit = self.limited.then_some(self.open.shared.options.limits.write_time);
+        let watched = self.stall.watch(cx, limit, written);
         if pending && watched.is_ready() {
             self.control.stall();
             self.open.shared.metrics.limits.inc(LimitHit::WriteTime);

@@ -9,11 +9,14 @@ mod support;
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    sync::{Mutex, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
 };
 
 use penstock_proxy::Limits;
-use support::heap::{COUNT, Counting, LIVE};
+use support::{
+    any_certificate::Seen,
+    heap::{COUNT, Counting, LIVE},
+};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -44,7 +47,7 @@ fn backend() -> SocketAddr {
     address
 }
 
-fn ask(client: &mut TcpStream) {
+fn ask(client: &mut (impl Read + Write)) {
     client.write_all(REQUEST).unwrap();
     let mut buffer = [0; 4096];
     let mut read = 0;
@@ -72,21 +75,49 @@ fn a_keep_alive_get_allocates_nothing() {
     assert!(count < REQUESTS / 20, "{count} allocations in {REQUESTS} requests");
 }
 
+/// What one of many connections takes that asked once.
+fn idle(connect: impl Fn() -> TcpStream) -> i64 {
+    for _ in 0..50 {
+        connect();
+    }
+    let before = LIVE.load(Relaxed);
+    let clients: Vec<_> = (0..CONNECTIONS).map(|_| connect()).collect();
+    let each = (LIVE.load(Relaxed) - before) / CONNECTIONS as i64;
+    println!("{each} bytes each");
+    drop(clients);
+    each
+}
+
 #[test]
 fn an_idle_keep_alive_connection_takes_little() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let proxy = support::start_within(Limits::default(), &support::model(vec![support::route("/", backend())]));
-    let mut clients = Vec::with_capacity(CONNECTIONS);
-    for _ in 0..50 {
-        ask(&mut TcpStream::connect(proxy.http).unwrap());
-    }
-    let before = LIVE.load(Relaxed);
-    for _ in 0..CONNECTIONS {
+    let each = idle(|| {
         let mut client = TcpStream::connect(proxy.http).unwrap();
         ask(&mut client);
-        clients.push(client);
-    }
-    let each = (LIVE.load(Relaxed) - before) / CONNECTIONS as i64;
-    println!("{each} bytes each");
-    assert!(each <= 1536, "{each} bytes each");
+        client
+    });
+    assert!(each <= 1008, "{each} bytes each");
+}
+
+/// Without the two keys' schedules, of 592 bytes each, which are made in C.
+#[test]
+fn an_idle_keep_alive_connection_over_tls_takes_what_rustls_does_and_little_more() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let proxy = support::start_within(Limits::default(), &support::model(vec![support::route("/", backend())]));
+    let mut config = rustls::ClientConfig::builder()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Seen::default()))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = rustls::client::Resumption::disabled();
+    let config = Arc::new(config);
+    let each = idle(|| {
+        let mut client = TcpStream::connect(proxy.https).unwrap();
+        // It is not counted: nothing of it is left but the socket.
+        let mut tls = rustls::ClientConnection::new(config.clone(), "a.test".try_into().unwrap()).unwrap();
+        ask(&mut rustls::Stream::new(&mut tls, &mut client));
+        client
+    });
+    assert!(each <= 7536, "{each} bytes each");
 }

@@ -99,7 +99,7 @@ async fn begin(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, open: Op
     };
     let Arrived { transport, peer, told_port, sni, http2 } = arrived?;
     let control = Control::new();
-    let stream = ClientStream::new(transport, control.clone(), shared.options.limits.write_time, open);
+    let stream = ClientStream::new(transport, control.clone(), open);
     let scheme = match listener {
         Listener::Http => Scheme::Http,
         Listener::Https => Scheme::Https,

@@ -45,46 +45,50 @@ enum Next {
     Late,
 }
 
-/// Serves a connection until it ends. `_held` is kept for as long.
-pub(super) async fn serve(client: Rc<Client>, mut side: Side<ClientStream>, _held: impl Sized) {
-    loop {
-        let next = match &mut side {
-            Side::Http1(http1) => {
-                if !http1.unread().is_empty() {
-                    // It has begun already.
-                    client.control.bytes_came(clock::now());
+/// Serves a connection until it ends. `held` is kept for as long.
+#[expect(clippy::manual_async_fn, reason = "an async function has room for its arguments twice")]
+pub(super) fn serve(client: Rc<Client>, mut side: Side<ClientStream>, held: impl Sized) -> impl Future<Output = ()> {
+    async move {
+        let _ = &held;
+        loop {
+            let next = match &mut side {
+                Side::Http1(http1) => {
+                    if !http1.unread().is_empty() {
+                        // It has begun already.
+                        client.control.bytes_came(clock::now());
+                    }
+                    let mut work = None;
+                    poll_fn(|cx| poll_next(cx, &client, http1, &mut work)).await
                 }
-                let mut work = None;
-                poll_fn(|cx| poll_next(cx, &client, http1, &mut work)).await
+                Side::Http2(_) => return,
+            };
+            let work = match next {
+                Next::Request(work) => work,
+                Next::Over => return,
+                Next::Refused(error) => {
+                    return Box::pin(refuse(&client, side, error.status(), error.message(), Some(error))).await;
+                }
+                Next::Late => return Box::pin(refuse(&client, side, 408, "The request did not come in time.", None)).await,
+            };
+            let ended = coroutine::serve(&client, side, work).await;
+            side = ended.side;
+            workspace::give_back(ended.work);
+            match ended.after {
+                After::Keep => {}
+                After::Close { unread } => return Box::pin(close(side, unread)).await,
+                After::Cut => return,
+                After::Tunnel(switched) => return tunnel_begins(&client, side, *switched),
             }
-            Side::Http2(_) => return,
-        };
-        let work = match next {
-            Next::Request(work) => work,
-            Next::Over => return,
-            Next::Refused(error) => {
-                return Box::pin(refuse(&client, side, error.status(), error.message(), Some(error))).await;
+            if client.control.command() >= Command::Finish {
+                // It was told while its request went on, and had no farewell in its response.
+                return Box::pin(close(side, false)).await;
             }
-            Next::Late => return Box::pin(refuse(&client, side, 408, "The request did not come in time.", None)).await,
-        };
-        let ended = coroutine::serve(&client, side, work).await;
-        side = ended.side;
-        workspace::give_back(ended.work);
-        match ended.after {
-            After::Keep => {}
-            After::Close { unread } => return Box::pin(close(side, unread)).await,
-            After::Cut => return,
-            After::Tunnel(switched) => return tunnel_begins(&client, side, *switched),
-        }
-        if client.control.command() >= Command::Finish {
-            // It was told while its request went on, and had no farewell in its response.
-            return Box::pin(close(side, false)).await;
         }
     }
 }
 
 // A connection that waits for a request, or for a response, is this and little more.
-const _: () = assert!(size_of::<Http1<ClientStream>>() <= 448);
+const _: () = assert!(size_of::<Http1<ClientStream>>() <= 256);
 
 fn limits(client: &Client) -> Limits {
     Limits { head: client.worker.shared.options.limits.head_size, fields: MOST_FIELDS, ..Limits::default() }

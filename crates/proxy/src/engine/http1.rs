@@ -30,8 +30,6 @@ const COPIED: usize = 4 * 1024;
 /// A bare stream with the HTTP/1.1 on it.
 pub(super) struct Http1<S> {
     stream: S,
-    /// Makes a buffer for what comes next to no body.
-    buffer: fn() -> Vec<u8>,
     /// What was read.
     input: Vec<u8>,
     /// Up to where it was passed on.
@@ -53,6 +51,8 @@ pub(super) struct Http1<S> {
     unflushed: bool,
     /// A byte was written since the last message began.
     went: bool,
+    /// What comes are requests.
+    serves: bool,
 }
 
 impl<S> fmt::Debug for Http1<S> {
@@ -62,20 +62,17 @@ impl<S> fmt::Debug for Http1<S> {
 }
 
 impl<S> Http1<S> {
-    /// To a client: what comes are requests, mostly small.
     pub(super) fn to_client(stream: S) -> Self {
-        Self::new(stream, buffers::small)
+        Self::new(stream, true)
     }
 
-    /// To an endpoint: with a response's head most of its body comes.
     pub(super) fn to_upstream(stream: S) -> Self {
-        Self::new(stream, buffers::large)
+        Self::new(stream, false)
     }
 
-    fn new(stream: S, buffer: fn() -> Vec<u8>) -> Self {
+    fn new(stream: S, serves: bool) -> Self {
         Self {
             stream,
-            buffer,
             input: Vec::new(),
             at: 0,
             piece: 0,
@@ -87,6 +84,7 @@ impl<S> Http1<S> {
             encoder: BodyEncoder::for_response(ResponseFraming::None),
             unflushed: false,
             went: false,
+            serves,
         }
     }
 
@@ -249,7 +247,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
     /// Reads once into the buffer. Ready with zero: the peer ended its side.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.input.capacity() == 0 {
-            self.input = if self.decoder.is_some() { buffers::large() } else { (self.buffer)() };
+            // Requests are mostly small; with a response's head most of its body comes.
+            self.input = if self.serves && self.decoder.is_none() { buffers::small() } else { buffers::large() };
         } else if self.input.len() == self.input.capacity() {
             self.whole_input();
         }
