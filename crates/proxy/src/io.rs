@@ -5,7 +5,7 @@
 
 use std::{
     fmt, io,
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll, Waker},
@@ -13,7 +13,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
     time::Sleep,
 };
@@ -165,6 +165,17 @@ impl ClientStream {
     pub(crate) fn lift_limits(&mut self) {
         self.limited = false;
         self.stall = Stall::default();
+    }
+
+    /// Whether its peer reset it, or is lost. The kernel says so to the runtime unasked, and nothing has to be read for it.
+    pub(crate) fn has_failed(&self) -> bool {
+        let tcp = match &self.transport {
+            Transport::Tcp(tcp) => tcp,
+            Transport::ToClient(tls) => tls.get_ref().0,
+            Transport::ToUpstream(tls) => tls.get_ref().0,
+        };
+        let ready = pin!(tcp.ready(Interest::ERROR)).poll(&mut Context::from_waker(Waker::noop()));
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_error())
     }
 
     fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {

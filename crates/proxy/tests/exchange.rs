@@ -17,13 +17,13 @@ use penstock_model::{
 };
 use penstock_proxy::{DataPlane, Options};
 use support::{
-    GET, PATIENCE, backend, echo_heads, get, model, options, read_exactly, read_head, route, saying, start, started, status, until,
-    until_nobody_is_let_in,
+    GET, PATIENCE, backend, echo_heads, get, http2, model, options, read_exactly, read_head, route, saying, start, started, status,
+    until, until_nobody_is_let_in,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
-    sync::mpsc,
+    sync::{mpsc, watch},
 };
 
 fn service(name: &str) -> ServicePort {
@@ -211,6 +211,56 @@ async fn an_early_answer_reaches_a_client_that_is_still_sending() {
         }
         let (head, _) = read_head(&mut client).await;
         assert!(head.starts_with("HTTP/1.1 403"), "{head}");
+    }
+}
+
+/// Sends a body until nothing of it goes for a moment, and then resets the connection.
+async fn reset_while_blocked<S: AsyncWrite + Unpin>(mut client: S, tcp: impl Fn(&S) -> &TcpStream, path: &str) {
+    let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n");
+    client.write_all(head.as_bytes()).await.unwrap();
+    let block = vec![b'x'; 64 * 1024];
+    while let Ok(written) = tokio::time::timeout(Duration::from_millis(500), client.write(&block)).await {
+        written.unwrap();
+    }
+    rustix::net::sockopt::set_socket_linger(tcp(&client), Some(Duration::ZERO)).unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_resets_an_upload_is_noticed_while_its_endpoint_reads_nothing() {
+    let (go, gone) = watch::channel(false);
+    let (sender, mut ended) = mpsc::channel(6);
+    let deaf = backend(move |mut stream| {
+        let (mut gone, sender) = (gone.clone(), sender.clone());
+        async move {
+            let (head, _) = read_head(&mut stream).await;
+            if !head.starts_with("POST /silent ") {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no").await.unwrap();
+            }
+            if head.starts_with("POST /whole ") {
+                stream.write_all(b"k").await.unwrap();
+            }
+            gone.wait_for(|gone| *gone).await.unwrap();
+            let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+            sender.send(()).await.unwrap();
+        }
+    })
+    .await;
+    let mut patient = route("/", deaf);
+    patient.policies.timeouts.send = None;
+    patient.policies.timeouts.read = None;
+    let proxy = start(&model(vec![patient]));
+    let plain = async |path| reset_while_blocked(TcpStream::connect(proxy.http).await.unwrap(), |tcp| tcp, path).await;
+    let tls = async |path| {
+        let client = http2::connect(proxy.https, "a.test", &[b"http/1.1"]).await;
+        reset_while_blocked(client, |tls| tls.get_ref().0, path).await;
+    };
+    tokio::join!(plain("/silent"), tls("/silent"), plain("/begun"), tls("/begun"), plain("/whole"), tls("/whole"));
+    let metrics = proxy.plane.metrics();
+    until("the requests stay", || metrics.requests_in_flight.get() == 0).await;
+    until("the endpoint's connections stay", || metrics.upstream_connections_open.get() == 0).await;
+    go.send_replace(true);
+    for _ in 0..6 {
+        tokio::time::timeout(PATIENCE, ended.recv()).await.expect("the endpoint sees no end").unwrap();
     }
 }
 

@@ -125,6 +125,7 @@ pub(super) async fn rest_of_upload(
     metrics: &Metrics,
 ) {
     let mut patience = Patience::default();
+    upload.outlives_response();
     upload.begins(std::time::Instant::now());
     poll_fn(|cx| {
         match upload.poll(cx, client, upstream, false) {

@@ -1,10 +1,11 @@
 //! A request's body on its way to the upstream, within its limits, and what is kept of it in case that it has to be sent again.
 //!
 //! Promises that no more than [`REPLAYED`] is kept, only while no byte of a response came, and of a method that is not idempotent only while
-//! nothing was written.
+//! nothing was written; and that while the upstream takes nothing a client whose connection failed is noticed, though nothing is read of it.
 
 use std::{
-    task::{Context, Poll, ready},
+    io,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 use super::{
     buffers,
     fault::{BodyError, WriteError},
+    patience::Patience,
     side::{Fault, Side, Waits, poll_pass},
 };
 use crate::io::{ClientStream, UpstreamStream};
@@ -22,6 +24,9 @@ pub(super) const REPLAYED: usize = 64 * 1024;
 
 /// What the client is told that waits with its body (RFC 9110 §10.1.1).
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// How often a client is looked at of which nothing is read since the upstream takes nothing. It costs no system call.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What is known of a request's body.
 #[derive(Debug)]
@@ -45,6 +50,11 @@ pub(super) struct Upload {
     waits: Waits,
     /// When a piece went by last.
     progress: Instant,
+    /// The client has its whole response.
+    answered: bool,
+    /// When the client is looked at next, while the upstream takes nothing.
+    look: Option<Instant>,
+    patience: Patience,
 }
 
 impl Upload {
@@ -61,6 +71,9 @@ impl Upload {
             resent: 0,
             waits: Waits::Reader,
             progress: began,
+            answered: false,
+            look: None,
+            patience: Patience::default(),
         }
     }
 
@@ -116,6 +129,11 @@ impl Upload {
         self.progress = at.into();
     }
 
+    /// The client has its whole response. A body that came whole goes to its end, whether or not the client waits for that.
+    pub(super) fn outlives_response(&mut self) {
+        self.answered = true;
+    }
+
     /// It will not be sent again. What the upstream has not got of what was kept goes to it first.
     pub(super) fn forget(&mut self) {
         self.lost = true;
@@ -133,8 +151,52 @@ impl Upload {
         upstream: &mut Side<UpstreamStream>,
         keeps: bool,
     ) -> Poll<Result<(), Fault>> {
+        let passed = self.poll_on(cx, client, upstream, keeps);
+        if passed.is_ready() || self.waits == Waits::Reader {
+            self.look = None;
+            self.patience.rest();
+        } else if self.has_failed(cx, client) {
+            return Poll::Ready(Err(Fault::Reader(BodyError::Io(io::ErrorKind::ConnectionReset.into()))));
+        }
+        passed
+    }
+
+    /// Looks at a client of which nothing is read. If its connection did not fail the task is woken for another look.
+    ///
+    /// That it ended its side says nothing: what is unread may be the rest of its body. Whoever is gone does not answer the probes for
+    /// a peer that is quiet, or answers with a reset.
+    fn has_failed(&mut self, cx: &mut Context<'_>, client: &mut Side<ClientStream>) -> bool {
+        // Of HTTP/2 the connection is read all the while.
+        let Side::Http1(client) = client else { return false };
+        let came_whole = client.is_read() || client.is_last_piece();
+        if self.answered && came_whole {
+            return false;
+        }
+        if client.stream().has_failed() {
+            return true;
+        }
+        loop {
+            let look = *self.look.get_or_insert_with(|| Instant::now() + LOOK);
+            if !self.patience.is_over(cx, look) {
+                return false;
+            }
+            self.look = None;
+        }
+    }
+
+    fn poll_on(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Side<ClientStream>,
+        upstream: &mut Side<UpstreamStream>,
+        keeps: bool,
+    ) -> Poll<Result<(), Fault>> {
         while let Some(rest @ [_, ..]) = self.replay.get(self.resent..) {
-            let room = ready!(upstream.poll_room(cx, rest.len())).map_err(Fault::Writer)?;
+            let Poll::Ready(room) = upstream.poll_room(cx, rest.len()) else {
+                self.waits = Waits::Writer;
+                return Poll::Pending;
+            };
+            let room = room.map_err(Fault::Writer)?;
             upstream.put(cx, rest.get(..room).unwrap_or_default()).map_err(Fault::Writer)?;
             self.resent += room;
         }
