@@ -42,7 +42,8 @@ pub struct Files {
     secrets: Vec<TlsSecret>,
     /// What each file held when it last parsed, and whether its present content does.
     known: BTreeMap<PathBuf, FileState>,
-    objects: BTreeMap<Id, Object>,
+    /// What counts of it, in order.
+    objects: Box<[(Id, Object)]>,
     /// What the last reading had to say: the next one says what is new.
     told: BTreeSet<FileNote>,
     hasher: RandomState,
@@ -146,20 +147,25 @@ impl Files {
         self.known = known.into_iter().collect();
         let next = self.gather(&mut reading);
         for (id, object) in &next {
-            if self.objects.get(id).is_none_or(|before| !same(before, object)) {
+            if self.object(id).is_none_or(|before| !same(before, object)) {
                 reading.changes.push(Change::Put(object.clone()));
             }
         }
-        for id in self.objects.keys().filter(|id| !next.contains_key(id)) {
+        for (id, _) in self.objects.iter().filter(|(id, _)| !next.contains_key(id)) {
             reading.changes.push(Change::Delete(id.clone()));
         }
-        self.objects = next;
+        self.objects = next.into_iter().collect();
         let told = reading.errors.iter().chain(&reading.warnings).cloned().collect();
         for notes in [&mut reading.errors, &mut reading.warnings] {
             notes.retain(|note| !self.told.contains(note));
         }
         self.told = told;
         reading
+    }
+
+    fn object(&self, id: &Id) -> Option<&Object> {
+        let place = self.objects.binary_search_by(|(known, _)| known.cmp(id)).ok()?;
+        self.objects.get(place).map(|(_, object)| object)
     }
 
     /// Where the objects of files stand: the file, and the line at which the document begins.

@@ -64,7 +64,7 @@ pub(crate) enum Decision<'r> {
 
 /// Compiles a route. Pure but for the registry, where the backends it names are made if they are new.
 pub fn compile(route: &Arc<Route>, registry: &Registry, metrics: &Metrics) -> CompiledRoute {
-    let action = match &route.action {
+    let action = match &*route.action {
         Action::Forward(forward) => CompiledAction::Forward(CompiledForward::new(forward, route, registry)),
         Action::Redirect(redirect) => CompiledAction::Redirect(redirect.clone()),
         Action::Respond(respond) => CompiledAction::Respond(respond_answer(respond)),
