@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 mod admin;
+mod allocator;
 mod cli;
 mod command;
 mod files;
@@ -17,10 +18,6 @@ mod serving;
 mod systemd;
 
 use std::process::ExitCode;
-
-// musl's and glibc's allocators hold on to what bursts of connections freed; this one gives it back.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     // Both our own TLS and the Kubernetes client's ask the process for its one provider of cryptography.

@@ -23,7 +23,7 @@ use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    admin,
+    admin, allocator,
     cli::{AccessLog, ServingOptions},
     pipeline::Pipeline,
     systemd,
@@ -31,6 +31,9 @@ use crate::{
 
 /// Threads of the control side: one may be busy translating while the other answers probes and scrapes.
 const CONTROL_THREADS: usize = 2;
+
+/// After so many changes at once what reading and translating them took is worth giving back.
+const MANY_CHANGES: usize = 500;
 
 /// How long those who follow the end may take beyond the drain.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -159,13 +162,18 @@ where
 
 async fn feed<S: Source>(mut source: S, pipeline: &mut Pipeline, plane: &DataPlane, ready: &AtomicBool) -> anyhow::Result<()> {
     let mut listening = false;
+    let mut many = false;
     loop {
         let changes = source.changes().await?;
+        many |= changes.len() >= MANY_CHANGES;
         let translation = pipeline.translate(changes).clone();
         if source.incomplete(&translation) {
             continue;
         }
         pipeline.publish();
+        if std::mem::take(&mut many) {
+            allocator::give_back();
+        }
         if !listening {
             listening = true;
             let bound = plane.listen()?;

@@ -121,9 +121,11 @@ impl Files {
             return Reading { changes, ..reading };
         }
         for (id, object) in objects {
-            if self.objects.get(&id).is_none_or(|before| !same(before, &object)) {
-                reading.changes.push(Change::Put(object.clone()));
-                self.objects.insert(id, object);
+            if let Some((_, before)) = self.place(&id).and_then(|place| self.objects.get_mut(place))
+                && !same(before, &object)
+            {
+                *before = object.clone();
+                reading.changes.push(Change::Put(object));
             }
         }
         reading

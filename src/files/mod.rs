@@ -43,7 +43,8 @@ pub struct Files {
     secrets: Vec<TlsSecret>,
     /// What each file held when it last parsed, and whether its present content does.
     known: BTreeMap<PathBuf, FileState>,
-    objects: BTreeMap<Id, Object>,
+    /// What counts of it, in order.
+    objects: Box<[(Id, Object)]>,
     /// Files define something else than these objects: they are yet to be compared.
     behind: bool,
     /// Those that more than one file defines, or a file and a pair of PEM files.
@@ -177,14 +178,22 @@ impl Files {
     fn compare(&mut self, reading: &mut Reading) {
         let next = self.gather(reading);
         for (id, object) in &next {
-            if self.objects.get(id).is_none_or(|before| !same(before, object)) {
+            if self.object(id).is_none_or(|before| !same(before, object)) {
                 reading.changes.push(Change::Put(object.clone()));
             }
         }
-        for id in self.objects.keys().filter(|id| !next.contains_key(id)) {
+        for (id, _) in self.objects.iter().filter(|(id, _)| !next.contains_key(id)) {
             reading.changes.push(Change::Delete(id.clone()));
         }
-        self.objects = next;
+        self.objects = next.into_iter().collect();
+    }
+
+    fn object(&self, id: &Id) -> Option<&Object> {
+        self.objects.get(self.place(id)?).map(|(_, object)| object)
+    }
+
+    fn place(&self, id: &Id) -> Option<usize> {
+        self.objects.binary_search_by(|(known, _)| known.cmp(id)).ok()
     }
 
     /// Where the objects of files stand: the file, and the line at which the document begins.

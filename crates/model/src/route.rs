@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 use crate::{BackendKey, Policies, Shared};
 
-/// One match and what to do.
+/// One match and what to do. Of thousands of routes most hold the same paths and many go to the same place: equal parts can be shared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Route {
     /// The object that asked for this route.
@@ -14,8 +14,8 @@ pub struct Route {
     /// The rule within the object: its name, or its place (`rules[0].paths[2]`). Metrics, logs and `explain` show it.
     pub rule: Box<str>,
     #[serde(rename = "match")]
-    pub matches: Match,
-    pub action: Action,
+    pub matches: Shared<Match>,
+    pub action: Shared<Action>,
     pub policies: Shared<Policies>,
 }
 
@@ -52,7 +52,7 @@ impl Serialize for ObjectRef {
 }
 
 /// All of it must hold.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Match {
     pub path: PathMatch,
     /// In which form of the request's path [`Match::path`] is looked for.
@@ -115,7 +115,7 @@ pub enum ValueMatchKind {
 }
 
 /// What is done with a request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Action {
     Forward(Forward),
     Redirect(Redirect),
@@ -123,7 +123,7 @@ pub enum Action {
 }
 
 /// Send it to one of these backends.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Forward {
     /// Chosen in proportion to weight. If all weights are zero, or there is no backend, the answer is 503.
     pub backends: Vec<WeightedBackend>,
@@ -131,14 +131,14 @@ pub struct Forward {
     pub host: HostRewrite,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct WeightedBackend {
     pub backend: BackendKey,
     pub weight: u32,
 }
 
 /// Which path the backend gets. The query goes along unchanged.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum PathRewrite {
     /// As normalised for matching.
     Normalised,
@@ -154,7 +154,7 @@ pub enum PathRewrite {
 }
 
 /// Which `Host` the backend gets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum HostRewrite {
     /// As received, with its port.
     AsReceived,
@@ -162,13 +162,13 @@ pub enum HostRewrite {
 }
 
 /// Answer with a redirect.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Redirect {
     pub code: u16,
     pub target: RedirectTarget,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum RedirectTarget {
     /// This URL as it stands (`permanent-redirect`, `temporal-redirect`). If it is only a path, scheme and host of the request go before it.
     Literal(Box<str>),
@@ -186,7 +186,7 @@ pub enum RedirectTarget {
 }
 
 /// Answer with this.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Respond {
     pub code: u16,
     /// None: the proxy's own page for that code.

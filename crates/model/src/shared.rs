@@ -9,13 +9,19 @@ use std::{
 use serde::{Serialize, Serializer};
 
 /// Reads, compares and prints as what it holds. A change of one is none of the others'.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Shared<T>(Arc<T>);
+#[derive(PartialEq, Eq, Hash)]
+pub struct Shared<T: ?Sized>(Arc<T>);
 
-impl<T> Shared<T> {
+impl<T: ?Sized> Shared<T> {
     /// Whether nobody else has it.
     pub fn is_alone(&self) -> bool {
         Arc::strong_count(&self.0) == 1
+    }
+}
+
+impl<T: ?Sized> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
     }
 }
 
@@ -25,7 +31,25 @@ impl<T> From<T> for Shared<T> {
     }
 }
 
-impl<T> Deref for Shared<T> {
+impl<T> From<Vec<T>> for Shared<[T]> {
+    fn from(values: Vec<T>) -> Self {
+        Self(values.into())
+    }
+}
+
+impl<T> Default for Shared<[T]> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<T> FromIterator<T> for Shared<[T]> {
+    fn from_iter<I: IntoIterator<Item = T>>(values: I) -> Self {
+        Self(values.into_iter().collect())
+    }
+}
+
+impl<T: ?Sized> Deref for Shared<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -40,19 +64,19 @@ impl<T: Clone> DerefMut for Shared<T> {
 }
 
 /// So that a set of them can be asked for a value that nobody shares yet.
-impl<T> std::borrow::Borrow<T> for Shared<T> {
+impl<T: ?Sized> std::borrow::Borrow<T> for Shared<T> {
     fn borrow(&self) -> &T {
         &self.0
     }
 }
 
-impl<T: fmt::Debug> fmt::Debug for Shared<T> {
+impl<T: fmt::Debug + ?Sized> fmt::Debug for Shared<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl<T: Serialize> Serialize for Shared<T> {
+impl<T: Serialize + ?Sized> Serialize for Shared<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.0.serialize(serializer)
     }
@@ -64,7 +88,7 @@ mod tests {
 
     #[test]
     fn who_changes_it_has_a_copy_of_its_own() {
-        let one = Shared::from(vec![1]);
+        let one: Shared<Vec<u32>> = Shared::from(vec![1]);
         let mut other = one.clone();
         assert!(!one.is_alone());
         other.push(2);

@@ -9,7 +9,7 @@ use std::{
     fmt,
     marker::PhantomData,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -22,6 +22,8 @@ use prometheus_client::{
     metrics::{MetricType, counter::Counter, gauge::Gauge, info::Info},
     registry::{Registry, Unit},
 };
+
+use crate::route::RouteName;
 
 /// Routes with counters of their own. Each that was used adds some 25 lines to a scrape: with all of them in use it has about 30
 /// MB, which is the most that common scrapers take.
@@ -234,10 +236,16 @@ impl<R: Reason> EncodeMetric for GaugeBy<R> {
     }
 }
 
-/// The counters of one route: to be held by its compiled form.
+/// The counters of one route: to be held by its compiled form. Of thousands of routes many are never asked for: there are none before the
+/// first request.
 #[derive(Debug)]
 pub struct RouteMetrics {
-    labels: Arc<RouteLabels>,
+    name: Arc<RouteName>,
+    counts: OnceLock<Box<RouteCounts>>,
+}
+
+#[derive(Debug, Default)]
+struct RouteCounts {
     classes: [AtomicU64; CLASSES.len()],
     /// One more for what is longer than the last bound.
     buckets: [AtomicU64; BUCKETS.len() + 1],
@@ -246,60 +254,54 @@ pub struct RouteMetrics {
     sent: AtomicU64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct RouteLabels {
-    object: ObjectRef,
-    rule: Box<str>,
-}
-
 impl RouteMetrics {
-    fn new(labels: Arc<RouteLabels>) -> Self {
-        Self {
-            labels,
-            classes: Default::default(),
-            buckets: Default::default(),
-            micros: AtomicU64::new(0),
-            received: AtomicU64::new(0),
-            sent: AtomicU64::new(0),
-        }
+    fn new(name: Arc<RouteName>) -> Self {
+        Self { name, counts: OnceLock::new() }
+    }
+
+    fn counts(&self) -> &RouteCounts {
+        self.counts.get_or_init(Box::default)
     }
 
     /// Counts a request that is over: the status that the client got, the time from the request's head to the response's end, and
     /// the bytes of both bodies. For a tunnel the time is that of its handshake.
     pub fn finished(&self, status: u16, duration: Duration, received: u64, sent: u64) {
-        if let Some(class) = self.classes.get(usize::from(status / 100).wrapping_sub(1)) {
+        let counts = self.counts();
+        if let Some(class) = counts.classes.get(usize::from(status / 100).wrapping_sub(1)) {
             class.fetch_add(1, Relaxed);
         }
         let seconds = duration.as_secs_f64();
         let bucket = BUCKETS.partition_point(|bound| *bound < seconds);
-        if let Some(bucket) = self.buckets.get(bucket) {
+        if let Some(bucket) = counts.buckets.get(bucket) {
             bucket.fetch_add(1, Relaxed);
         }
-        self.micros.fetch_add(duration.as_micros() as u64, Relaxed);
+        counts.micros.fetch_add(duration.as_micros() as u64, Relaxed);
         self.bytes(received, sent);
     }
 
     /// Counts bytes besides, as those of a tunnel.
     pub fn bytes(&self, received: u64, sent: u64) {
         if received > 0 {
-            self.received.fetch_add(received, Relaxed);
+            self.counts().received.fetch_add(received, Relaxed);
         }
         if sent > 0 {
-            self.sent.fetch_add(sent, Relaxed);
+            self.counts().sent.fetch_add(sent, Relaxed);
         }
     }
 
     /// Requests counted in a class (2 for 2xx).
     pub fn requests(&self, class: usize) -> u64 {
-        self.classes.get(class.wrapping_sub(1)).map_or(0, |count| count.load(Relaxed))
+        let counts = self.counts.get().and_then(|counts| counts.classes.get(class.wrapping_sub(1)));
+        counts.map_or(0, |count| count.load(Relaxed))
     }
 
-    fn used(&self) -> bool {
-        self.buckets.iter().any(|count| count.load(Relaxed) > 0)
+    /// None before its first request is over.
+    fn used(&self) -> Option<&RouteCounts> {
+        self.counts.get().map(|counts| &**counts).filter(|counts| counts.buckets.iter().any(|count| count.load(Relaxed) > 0))
     }
 
     fn labels(&self) -> [(&'static str, &str); 4] {
-        let RouteLabels { object, rule } = &*self.labels;
+        let RouteName { object, rule } = &*self.name;
         [("kind", object.kind), ("namespace", &object.namespace), ("name", &object.name), ("rule", rule)]
     }
 }
@@ -307,7 +309,7 @@ impl RouteMetrics {
 /// All routes that somebody holds.
 #[derive(Debug)]
 struct Routes {
-    known: Mutex<BTreeMap<Arc<RouteLabels>, Weak<RouteMetrics>>>,
+    known: Mutex<BTreeMap<Arc<RouteName>, Weak<RouteMetrics>>>,
     none: Arc<RouteMetrics>,
     others: Arc<RouteMetrics>,
     most: usize,
@@ -315,15 +317,14 @@ struct Routes {
 
 impl Routes {
     fn new(most: usize) -> Self {
-        let labels = |name| Arc::new(RouteLabels { object: ObjectRef::new("", "", name), rule: "".into() });
-        let named = |name| Arc::new(RouteMetrics::new(labels(name)));
+        let named =
+            |name| Arc::new(RouteMetrics::new(Arc::new(RouteName { object: ObjectRef::new("", "", name), rule: "".into() })));
         Self { known: Mutex::default(), none: named(""), others: named("(others)"), most }
     }
 
-    fn route(&self, object: &ObjectRef, rule: &str) -> Arc<RouteMetrics> {
-        let labels = Arc::new(RouteLabels { object: object.clone(), rule: rule.into() });
+    fn route(&self, name: &Arc<RouteName>) -> Arc<RouteMetrics> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(route) = known.get(&labels).and_then(Weak::upgrade) {
+        if let Some(route) = known.get(name).and_then(Weak::upgrade) {
             return route;
         }
         if known.len() >= self.most {
@@ -332,8 +333,8 @@ impl Routes {
                 return self.others.clone();
             }
         }
-        let route = Arc::new(RouteMetrics::new(labels.clone()));
-        known.insert(labels, Arc::downgrade(&route));
+        let route = Arc::new(RouteMetrics::new(Arc::clone(name)));
+        known.insert(Arc::clone(name), Arc::downgrade(&route));
         route
     }
 
@@ -343,23 +344,23 @@ impl Routes {
         let mut live: Vec<_> = known.values().filter_map(Weak::upgrade).collect();
         drop(known);
         live.extend([self.none.clone(), self.others.clone()]);
-        live.retain(|route| route.used());
         live
     }
 }
 
 impl Collector for Routes {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let routes = self.live();
+        let live = self.live();
+        let routes: Vec<(&RouteMetrics, &RouteCounts)> = live.iter().filter_map(|route| Some((&**route, route.used()?))).collect();
         let mut requests = encoder.encode_descriptor(
             "penstock_requests",
             "Requests answered, by route and class of status",
             None,
             MetricType::Counter,
         )?;
-        for route in &routes {
+        for (route, counts) in &routes {
             let [kind, namespace, name, rule] = route.labels();
-            for (count, class) in route.classes.iter().zip(CLASSES) {
+            for (count, class) in counts.classes.iter().zip(CLASSES) {
                 let count = count.load(Relaxed);
                 if count > 0 {
                     let labels = [kind, namespace, name, rule, ("class", class)];
@@ -373,24 +374,24 @@ impl Collector for Routes {
             Some(&Unit::Seconds),
             MetricType::Histogram,
         )?;
-        for route in &routes {
-            let counts = route.buckets.each_ref().map(|count| count.load(Relaxed));
+        for (route, route_counts) in &routes {
+            let counts = route_counts.buckets.each_ref().map(|count| count.load(Relaxed));
             let bounds = BUCKETS.into_iter().chain([f64::INFINITY]);
             let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
-            let sum = route.micros.load(Relaxed) as f64 / 1e6;
+            let sum = route_counts.micros.load(Relaxed) as f64 / 1e6;
             durations.encode_family(&route.labels())?.encode_histogram::<NoLabelSet>(sum, counts.iter().sum(), &buckets, None)?;
         }
         for (name, help, count) in [
             (
                 "penstock_received",
                 "Bytes of request bodies and of tunnels from clients",
-                (|route| &route.received) as fn(&RouteMetrics) -> &AtomicU64,
+                (|counts| &counts.received) as fn(&RouteCounts) -> &AtomicU64,
             ),
-            ("penstock_sent", "Bytes of response bodies and of tunnels to clients", |route| &route.sent),
+            ("penstock_sent", "Bytes of response bodies and of tunnels to clients", |counts| &counts.sent),
         ] {
             let mut bytes = encoder.encode_descriptor(name, help, Some(&Unit::Bytes), MetricType::Counter)?;
-            for route in &routes {
-                let value = count(route).load(Relaxed);
+            for (route, counts) in &routes {
+                let value = count(counts).load(Relaxed);
                 bytes.encode_family(&route.labels())?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
             }
         }
@@ -478,8 +479,8 @@ impl Metrics {
     }
 
     /// The counters of a route: the same ones for as long as somebody holds them.
-    pub fn route(&self, object: &ObjectRef, rule: &str) -> Arc<RouteMetrics> {
-        self.routes.route(object, rule)
+    pub(crate) fn route(&self, name: &Arc<RouteName>) -> Arc<RouteMetrics> {
+        self.routes.route(name)
     }
 
     /// The counters of requests that met no route; all their labels are empty.
@@ -518,6 +519,10 @@ fn add<M: EncodeMetric + Clone + Default + fmt::Debug + Send + Sync + 'static>(
 mod tests {
     use super::*;
 
+    fn name(object: &str, rule: &str) -> Arc<RouteName> {
+        Arc::new(RouteName { object: ObjectRef::new("Ingress", "ns", object), rule: rule.into() })
+    }
+
     fn lines(metrics: &Metrics) -> Vec<String> {
         metrics.encode().lines().map(ToOwned::to_owned).collect()
     }
@@ -529,7 +534,7 @@ mod tests {
     #[test]
     fn a_route_is_counted_by_class_and_duration() {
         let metrics = Metrics::default();
-        let route = metrics.route(&ObjectRef::new("Ingress", "ns", "web"), "rules[0].paths[0]");
+        let route = metrics.route(&name("web", "rules[0].paths[0]"));
         assert!(!metrics.encode().contains("rules[0]"), "what was never used is not shown");
         route.finished(200, Duration::from_millis(1), 10, 20);
         route.finished(204, Duration::from_millis(2), 0, 0);
@@ -555,37 +560,35 @@ mod tests {
     #[test]
     fn counters_survive_an_edit_and_vanish_with_the_route() {
         let metrics = Metrics::default();
-        let object = ObjectRef::new("ProxyRoute", "ns", "r");
-        let old = metrics.route(&object, "main");
+        let old = metrics.route(&name("web", "main"));
         old.finished(200, Duration::ZERO, 0, 0);
-        let new = metrics.route(&object, "main");
+        let new = metrics.route(&name("web", "main"));
         drop(old);
         new.finished(200, Duration::ZERO, 0, 0);
         assert_eq!(new.requests(2), 2);
-        assert!(metrics.encode().contains("ProxyRoute"));
+        assert!(metrics.encode().contains("main"));
         drop(new);
-        assert!(!metrics.encode().contains("ProxyRoute"));
+        assert!(!metrics.encode().contains("main"));
         assert_eq!(metrics.routes.known.lock().unwrap().len(), 0);
     }
 
     #[test]
     fn routes_beyond_the_limit_share_one_set() {
         let metrics = Metrics::new(2);
-        let held: Vec<_> =
-            ["a", "b", "c", "d"].iter().map(|name| metrics.route(&ObjectRef::new("Ingress", "ns", name), "r")).collect();
+        let held: Vec<_> = ["a", "b", "c", "d"].iter().map(|name| metrics.route(&self::name(name, "r"))).collect();
         for route in &held {
             route.finished(200, Duration::ZERO, 0, 0);
         }
         assert!(has(&metrics, "penstock_requests_total{kind=\"\",namespace=\"\",name=\"(others)\",rule=\"\",class=\"2xx\"} 2"));
         drop(held);
-        let again = metrics.route(&ObjectRef::new("Ingress", "ns", "e"), "r");
-        assert_eq!(&*again.labels.object.name, "e");
+        let again = metrics.route(&name("e", "r"));
+        assert_eq!(&*again.name.object.name, "e");
     }
 
     #[test]
     fn hostile_names_stay_inside_their_label() {
         let metrics = Metrics::default();
-        let route = metrics.route(&ObjectRef::new("Ingress", "ns", "a"), "x\"} 1\nforged 2\\");
+        let route = metrics.route(&name("a", "x\"} 1\nforged 2\\"));
         route.finished(200, Duration::ZERO, 0, 0);
         assert!(!lines(&metrics).iter().any(|line| line.starts_with("forged")));
     }

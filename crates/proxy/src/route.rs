@@ -31,8 +31,8 @@ pub struct CompiledRoute {
     pub(crate) action: CompiledAction,
 }
 
-/// What a route is called, in logs: all that is kept of it by what outlives tables.
-#[derive(Debug)]
+/// What a route is called, in logs and metrics: all that is kept of it by what outlives tables.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RouteName {
     pub(crate) object: ObjectRef,
     pub(crate) rule: Box<str>,
@@ -64,17 +64,18 @@ pub(crate) enum Decision<'r> {
 
 /// Compiles a route. Pure but for the registry, where the backends it names are made if they are new.
 pub fn compile(route: &Arc<Route>, registry: &Registry, metrics: &Metrics) -> CompiledRoute {
-    let action = match &route.action {
+    let action = match &*route.action {
         Action::Forward(forward) => CompiledAction::Forward(CompiledForward::new(forward, route, registry)),
         Action::Redirect(redirect) => CompiledAction::Redirect(redirect.clone()),
         Action::Respond(respond) => CompiledAction::Respond(respond_answer(respond)),
     };
+    let name = Arc::new(RouteName { object: route.object.clone(), rule: route.rule.clone() });
     CompiledRoute {
         request_headers: HeaderPlan::compile(&route.policies.request_headers),
         response_headers: HeaderPlan::compile(&route.policies.response_headers),
-        metrics: metrics.route(&route.object, &route.rule),
+        metrics: metrics.route(&name),
         action,
-        name: Arc::new(RouteName { object: route.object.clone(), rule: route.rule.clone() }),
+        name,
         route: route.clone(),
     }
 }

@@ -40,7 +40,7 @@ fn to_web(path: &str) -> Route {
 fn to_service(path: &str, name: &str) -> Route {
     let mut made = route(path, "127.0.0.1:1".parse().unwrap());
     let key = BackendKey { origin: Origin::Service(service(name)), protocol: Protocol::Http1, tls: None };
-    if let Action::Forward(forward) = &mut made.action {
+    if let Action::Forward(forward) = &mut *made.action {
         forward.backends = vec![WeightedBackend { backend: key, weight: 1 }];
     }
     made.policies.balancing.method = Method::RoundRobin;
@@ -274,8 +274,8 @@ async fn a_cookie_of_ingress_nginx_is_a_key_like_any_other() {
 async fn a_cookie_leads_back_to_its_backend_whatever_the_weights() {
     let (one, two) = (saying("one").await, saying("two").await);
     let mut made = to_web("/");
-    if let (Action::Forward(forward), Action::Forward(other)) = (&mut made.action, to_service("/", "canary").action) {
-        forward.backends.extend(other.backends);
+    if let (Action::Forward(forward), Action::Forward(other)) = (&mut *made.action, &*to_service("/", "canary").action) {
+        forward.backends.extend(other.backends.iter().cloned());
     }
     made.policies.balancing.affinity = affinity(AffinityMode::Persistent);
     let proxy = start(&Arc::new(Model::default()));

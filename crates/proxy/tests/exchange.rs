@@ -33,7 +33,7 @@ fn service(name: &str) -> ServicePort {
 fn to_service(path: &str, name: &str) -> Route {
     let mut made = route(path, "127.0.0.1:1".parse().unwrap());
     let key = BackendKey { origin: Origin::Service(service(name)), protocol: Protocol::Http1, tls: None };
-    if let Action::Forward(forward) = &mut made.action {
+    if let Action::Forward(forward) = &mut *made.action {
         forward.backends = vec![WeightedBackend { backend: key, weight: 1 }];
     }
     made
@@ -71,7 +71,7 @@ async fn weights_are_kept_and_a_backend_without_endpoints_is_passed_over() {
         tls: None,
     };
     let empty = BackendKey { origin: Origin::Service(service("empty")), protocol: Protocol::Http1, tls: None };
-    let Action::Forward(forward) = &mut weighted.action else { unreachable!() };
+    let Action::Forward(forward) = &mut *weighted.action else { unreachable!() };
     forward.backends = vec![
         WeightedBackend { backend: key(one), weight: 30 },
         WeightedBackend { backend: key(two), weight: 10 },
@@ -154,10 +154,11 @@ async fn redirects_and_fixed_answers_contact_no_backend() {
     https.policies.https_redirect =
         Some(HttpsRedirect { code: 308, when: HttpsRedirectWhen::Always, cut_trailing_slash: false, after_redirects: false });
     let mut redirect = route("/old", nowhere);
-    redirect.action = Action::Redirect(Redirect { code: 301, target: RedirectTarget::Literal("https://b.test/new".into()) });
+    redirect.action = Action::Redirect(Redirect { code: 301, target: RedirectTarget::Literal("https://b.test/new".into()) }).into();
     let mut respond = route("/robots.txt", nowhere);
     respond.action =
-        Action::Respond(Respond { code: 200, body: Some("User-agent: *\n".into()), content_type: Some("text/plain".into()) });
+        Action::Respond(Respond { code: 200, body: Some("User-agent: *\n".into()), content_type: Some("text/plain".into()) })
+            .into();
     let mut denied = route("/private", nowhere);
     denied.policies.addresses.deny = vec!["127.0.0.0/8".parse().unwrap()];
     let mut redirect_of_nginx = redirect.clone();
@@ -497,7 +498,7 @@ async fn grpc_streams_both_ways_with_its_trailers() {
         }
     });
     let mut grpc = route("/", upstream);
-    let Action::Forward(forward) = &mut grpc.action else { unreachable!() };
+    let Action::Forward(forward) = &mut *grpc.action else { unreachable!() };
     forward.backends[0].backend.protocol = Protocol::Grpc;
     let key = forward.backends[0].backend.clone();
     let mut model = Model::clone(&model(vec![grpc]));

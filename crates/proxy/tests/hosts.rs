@@ -81,7 +81,7 @@ async fn the_share_of_a_service_that_does_not_exist_is_answered_503() {
     let mut weighted = route("/", saying_ok().await);
     let missing = ServicePort { namespace: "ns".into(), name: "nope".into(), port: "80".into() };
     let missing = BackendKey { origin: Origin::Missing(missing), protocol: Protocol::Http1, tls: None };
-    let Action::Forward(forward) = &mut weighted.action else { unreachable!() };
+    let Action::Forward(forward) = &mut *weighted.action else { unreachable!() };
     forward.backends.push(WeightedBackend { backend: missing, weight: 1 });
     let proxy = start(&model(vec![weighted]));
     let mut refused = 0;

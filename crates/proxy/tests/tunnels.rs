@@ -23,7 +23,7 @@ async fn promise_2_a_tunnel_outlives_its_endpoint_its_policy_and_a_hundred_table
     let address = backend(echo_upgraded).await;
     let port = ServicePort { namespace: "ns".into(), name: "ws".into(), port: "80".into() };
     let mut to_service = route("/", address);
-    let Action::Forward(forward) = &mut to_service.action else { unreachable!() };
+    let Action::Forward(forward) = &mut *to_service.action else { unreachable!() };
     let key = BackendKey { origin: Origin::Service(port.clone()), protocol: Protocol::Http1, tls: None };
     forward.backends = vec![WeightedBackend { backend: key, weight: 1 }];
     let endpoints: BTreeMap<_, _> = [(port, Arc::new(EndpointSet { endpoints: vec![Endpoint { address }] }))].into();

@@ -85,7 +85,7 @@ pub(crate) fn of<'t, R>(host: &'t HostTable<R>, selected: &'t CompiledRoute<R>, 
         let harmful = match other {
             Some(other) if ptr::eq(other, selected) => false,
             Some(other) if !host.holds(other, decoded) => true,
-            Some(other) if matches!(other.route().action, Action::Forward(_)) => {
+            Some(other) if matches!(*other.route().action, Action::Forward(_)) => {
                 let guards_of_other = guards(&other.route().policies);
                 *guards_of_other != AddressRules::default() && guards_of_other != guards(&selected.route().policies)
             }

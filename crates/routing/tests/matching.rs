@@ -238,7 +238,8 @@ fn a_path_that_a_backend_may_read_as_another_routes_is_refused() {
     expect(rewritten, &[("/admin/..%2fpublic", "public")]);
 
     let mut redirected = routes();
-    redirected[0].action = Action::Redirect(Redirect { code: 302, target: RedirectTarget::SameOrigin { path: "/x".into() } });
+    redirected[0].action =
+        Action::Redirect(Redirect { code: 302, target: RedirectTarget::SameOrigin { path: "/x".into() } }).into();
     expect(redirected, &[("/admin/../public", "public")]);
 }
 
@@ -255,7 +256,7 @@ fn a_guard_that_the_shorter_prefix_has_is_not_passed_by_writing_the_path_oddly()
 #[test]
 fn a_route_that_answers_by_itself_counts_as_none() {
     let mut routes = vec![nginx("foo", prefix("/foo")), nginx("gone", prefix("/"))];
-    routes[1].action = Action::Respond(Respond { code: 404, body: None, content_type: None });
+    routes[1].action = Action::Respond(Respond { code: 404, body: None, content_type: None }).into();
     expect(routes, &[("//foo", "foo"), ("/x/../foo", "ambiguous"), ("/foo/../x", "gone")]);
 }
 

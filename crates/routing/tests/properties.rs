@@ -53,7 +53,7 @@ fn reference(model: &Model, req: &Req) -> Expected {
     let Some(decoded) = decoded.filter(|_| selected.matches.form == PathForm::Decoded) else {
         return Expected::Rule(selected.rule.to_string());
     };
-    let forwards = |route: &Route| match &route.action {
+    let forwards = |route: &Route| match &*route.action {
         Action::Forward(Forward { path, .. }) => Some(path.clone()),
         _ => None,
     };
@@ -318,7 +318,7 @@ fn actions() -> impl Strategy<Value = Route> {
     let redirect = Redirect { code: 302, target: RedirectTarget::SameOrigin { path: "/".into() } };
     prop_oneof![
         4 => Just(nginx("", prefix("/"))),
-        1 => Just(Route { action: Action::Redirect(redirect), ..nginx("", prefix("/")) }),
+        1 => Just(Route { action: Action::Redirect(redirect).into(), ..nginx("", prefix("/")) }),
         1 => Just({
             let mut route = nginx("", prefix("/"));
             rewrite(&mut route, PathRewrite::Full("/x".into()));

@@ -229,8 +229,8 @@ mod tests {
         };
         let (mut world, mut cache) = (crate::World::default(), HashMap::new());
         world.unreadable_secrets.insert(crate::Key::new("n", "refused"));
-        let mut pool = crate::policy_pool::PolicyPool::default();
-        let mut reading = Reading::new(&world, &settings, &mut cache, &mut pool);
+        let mut pools = crate::pool::Pools::default();
+        let mut reading = Reading::new(&world, &settings, &mut cache, &mut pools);
         let reason = |problem: Option<SecretProblem>| problem.unwrap().reason();
         assert_eq!(reason(reading.certificate("n", "refused", false).err()), Reason::SecretUnreadable);
         assert_eq!(reason(reading.authorities("n", "refused").err()), Reason::SecretUnreadable);

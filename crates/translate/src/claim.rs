@@ -4,7 +4,7 @@
 
 use std::{cmp::Ordering, collections::BTreeSet, sync::Arc};
 
-use penstock_model::{CertificateSource, HostPattern, ObjectRef, Route, ServicePort, TlsVersion};
+use penstock_model::{CertificateSource, HostPattern, ObjectRef, Route, ServicePort, Shared, TlsVersion};
 
 use crate::{Finding, Id, Key, Kind, certificates::Certificate};
 
@@ -15,8 +15,8 @@ pub(crate) struct ObjectClaims {
     pub(crate) ours: bool,
     pub(crate) generation: i64,
     pub(crate) order: Arc<Order>,
-    /// Shared with the report.
-    pub(crate) findings: Arc<[Finding]>,
+    /// Shared with the report, and with other objects that are told the same.
+    pub(crate) findings: Shared<[Finding]>,
     /// In order.
     pub(crate) hosts: Box<[(HostPattern, Arc<HostClaim>)]>,
     /// Which Service ports are named, by which field.
@@ -66,21 +66,63 @@ impl PartialOrd for Order {
     }
 }
 
-/// What one object says about one host.
+/// All claims on one host, in order. A list, since most hosts have one, for which a map would have room for eleven.
+#[derive(Debug, Default)]
+pub(crate) struct Claims(Vec<(Arc<Order>, Arc<HostClaim>)>);
+
+impl Claims {
+    /// Puts a claim in the place of the one of the same order.
+    pub(crate) fn insert(&mut self, order: Arc<Order>, claim: Arc<HostClaim>) {
+        match self.place(&order) {
+            Ok(place) => self.0.splice(place..=place, [(order, claim)]).for_each(drop),
+            Err(place) => {
+                if self.0.is_empty() {
+                    self.0.reserve_exact(1);
+                }
+                self.0.insert(place, (order, claim));
+            }
+        }
+    }
+
+    pub(crate) fn remove(&mut self, order: &Order) {
+        if let Ok(place) = self.place(order) {
+            self.0.remove(place);
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Arc<Order>, &Arc<HostClaim>)> {
+        self.0.iter().map(|(order, claim)| (order, claim))
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Arc<HostClaim>> {
+        self.0.iter().map(|(_, claim)| claim)
+    }
+
+    /// Where the claim of an order is, or would be.
+    fn place(&self, order: &Order) -> Result<usize, usize> {
+        self.0.binary_search_by(|(known, _)| (**known).cmp(order))
+    }
+}
+
+/// What one object says about one host. There may be thousands of hosts: what few have is boxed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HostClaim {
     pub(crate) object: ObjectRef,
     pub(crate) ingress_nginx: bool,
     pub(crate) routes: Vec<RouteClaim>,
     /// A redirect of `/` that goes before every other route of the host (`app-root`).
-    pub(crate) app_root: Option<RouteClaim>,
+    pub(crate) app_root: Option<Box<RouteClaim>>,
     /// Takes what no path of the host takes.
-    pub(crate) fallback: Option<RouteClaim>,
+    pub(crate) fallback: Option<Box<RouteClaim>>,
     /// The object has no rules: its fallback is that of all hosts that nobody claims.
     pub(crate) rule_less: bool,
     /// ingress-nginx: answers like the fallback if this is the oldest Ingress of the host and nobody has one.
     pub(crate) implied_root: Option<Arc<Route>>,
-    pub(crate) tls: Option<TlsClaim>,
+    pub(crate) tls: Option<Box<TlsClaim>>,
     /// No rule names the host: only its certificate is asked for.
     pub(crate) certificate_only: bool,
 }
@@ -116,4 +158,43 @@ pub(crate) struct TlsClaim {
     /// What is served where none is given.
     pub(crate) otherwise: CertificateSource,
     pub(crate) min_version: TlsVersion,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(created: i64) -> Arc<Order> {
+        Arc::new(Order { created: Some(created), ..Order::default() })
+    }
+
+    fn claim(name: &str) -> Arc<HostClaim> {
+        Arc::new(HostClaim {
+            object: ObjectRef::new("ProxyRoute", "ns", name),
+            ingress_nginx: false,
+            routes: Vec::new(),
+            app_root: None,
+            fallback: None,
+            rule_less: false,
+            implied_root: None,
+            tls: None,
+            certificate_only: false,
+        })
+    }
+
+    #[test]
+    fn claims_stand_in_order_one_for_each_object() {
+        let mut claims = Claims::default();
+        for (created, name) in [(2, "second"), (1, "first"), (3, "third"), (2, "second again")] {
+            claims.insert(order(created), claim(name));
+        }
+        let names = |claims: &Claims| claims.values().map(|claim| claim.object.name.to_string()).collect::<Vec<_>>();
+        assert_eq!(names(&claims), ["first", "second again", "third"]);
+        claims.remove(&order(2));
+        claims.remove(&order(4));
+        assert_eq!(names(&claims), ["first", "third"]);
+        claims.remove(&order(1));
+        claims.remove(&order(3));
+        assert!(claims.is_empty());
+    }
 }

@@ -40,7 +40,7 @@ pub(crate) fn read(mut reading: Reading<'_>, id: &Id, ingress: &Ingress) -> Obje
         ingress_nginx: profile == Profile::IngressNginx,
         object: Some(id.clone()),
     });
-    let policies = reading.share(asked.policies.clone());
+    let policies = reading.pools.policies.share(asked.policies.clone());
     let mut reader = Reader {
         reading,
         asked,
@@ -60,7 +60,7 @@ pub(crate) fn read(mut reading: Reading<'_>, id: &Id, ingress: &Ingress) -> Obje
         ours: true,
         generation: ingress.metadata.generation.unwrap_or_default(),
         order,
-        findings: reading.findings.into(),
+        findings: reading.pools.findings.share(reading.findings),
         hosts: hosts.into_iter().map(|(pattern, claim)| (pattern, Arc::new(claim))).collect(),
         services: reading.services,
         secrets: reading.secrets,
@@ -273,7 +273,7 @@ impl Reader<'_, '_> {
     }
 
     /// A route that answers 503.
-    fn closed_route(&self, rule: &str, path: PathMatch) -> Route {
+    fn closed_route(&mut self, rule: &str, path: PathMatch) -> Route {
         let mut route = self.route(rule, path, Action::Respond(Respond { code: CLOSED, body: None, content_type: None }));
         route.policies = asked::closed(&route.policies, self.defaults).into();
         route
@@ -339,7 +339,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    fn route(&self, rule: &str, path: PathMatch, action: Action) -> Route {
+    fn route(&mut self, rule: &str, path: PathMatch, action: Action) -> Route {
         let mut policies = self.policies.clone();
         if self.asked.cookie_by_path && policies.balancing.affinity.is_some() {
             let path = self.cookie_path(&path);
@@ -347,7 +347,10 @@ impl Reader<'_, '_> {
                 affinity.cookie.path = path;
             }
         }
-        Route { object: self.object.clone(), rule: rule.into(), matches: self.any(path), action, policies }
+        let matches = self.any(path);
+        let pools = &mut *self.reading.pools;
+        let (matches, action) = (pools.matches.share(matches), pools.actions.share(action));
+        Route { object: self.object.clone(), rule: rule.into(), matches, action, policies }
     }
 
     /// The path for cookies that are for the paths that this matches.
@@ -390,12 +393,12 @@ impl Reader<'_, '_> {
         let route = Arc::new(self.route("defaultBackend", PathMatch::Prefix("/".into()), action));
         let claim = RouteClaim { field: field.into(), route, nginx: None };
         if alone {
-            self.host(&HostPattern::Any).fallback = Some(claim);
+            self.host(&HostPattern::Any).fallback = Some(Box::new(claim));
         } else {
             for (pattern, host) in &mut self.hosts {
                 // The host of all others is nobody's to make: as in ingress-nginx, an Ingress without rules says what it falls back on.
                 if !self.nginx || *pattern != HostPattern::Any {
-                    host.fallback = Some(claim.clone());
+                    host.fallback = Some(Box::new(claim.clone()));
                 }
             }
         }
@@ -426,7 +429,7 @@ impl Reader<'_, '_> {
             }
             let claim = RouteClaim { field: field.into(), route: Arc::new(route), nginx: None };
             for host in self.hosts.values_mut() {
-                host.app_root = Some(claim.clone());
+                host.app_root = Some(Box::new(claim.clone()));
             }
         }
         if self.nginx {
@@ -459,8 +462,9 @@ pub(crate) fn health(root: &ObjectRef) -> Route {
             method: None,
             headers: Vec::new(),
             query: Vec::new(),
-        },
-        action: Action::Respond(answer),
+        }
+        .into(),
+        action: Action::Respond(answer).into(),
         policies: Policies { https_redirect: None, ..Profile::IngressNginx.defaults().policies() }.into(),
     }
 }
@@ -483,8 +487,9 @@ pub(crate) fn slash_redirect(of: &Route, path: &str) -> Option<Route> {
             method: None,
             headers: Vec::new(),
             query: Vec::new(),
-        },
-        action: Action::Redirect(Redirect { code: 301, target }),
+        }
+        .into(),
+        action: Action::Redirect(Redirect { code: 301, target }).into(),
         policies: Policies { https_redirect: None, ..Profile::IngressNginx.defaults().policies() }.into(),
     })
 }

@@ -17,7 +17,7 @@ mod locations;
 mod merge;
 mod names;
 mod ownership;
-mod policy_pool;
+mod pool;
 mod profile;
 mod proxy_route;
 mod reading;

@@ -38,7 +38,7 @@ pub(crate) fn make(nginx: &NginxPath, route: &Arc<Route>, exact: &[&str], locati
 fn location(nginx: &NginxPath, route: &Route, written: String) -> Location {
     let mut route = route.clone();
     route.matches.path = path_match(nginx, &written);
-    if let (Action::Forward(forward), Some(target)) = (&mut route.action, &nginx.target)
+    if let (Action::Forward(forward), Some(target)) = (&mut *route.action, &nginx.target)
         && **target != *written
     {
         forward.path = PathRewrite::Regex { pattern: compilable(&written).into(), ignore_case: true, replacement: target.clone() };

@@ -14,7 +14,7 @@ use crate::{
     Finding, Id, Reason, Verdict,
     annotations::quoted,
     certificates::Certificate,
-    claim::{HostClaim, NginxPath, Order, RouteClaim},
+    claim::{Claims, HostClaim, NginxPath, Order, RouteClaim},
     ingress,
     locations::{self, Location},
 };
@@ -25,8 +25,6 @@ pub(crate) struct Merged {
     pub(crate) host: Option<Arc<Host>>,
     pub(crate) conflicts: Vec<(Id, Finding)>,
 }
-
-pub(crate) type Claims = BTreeMap<Arc<Order>, Arc<HostClaim>>;
 
 /// Settles all claims on a host.
 pub(crate) fn merge(pattern: &HostPattern, claims: &Claims, previous: Option<&Arc<Host>>) -> Merged {
@@ -113,7 +111,7 @@ impl<'c> Merging<'c> {
             conflicts: Vec::new(),
         };
         let mut app_root = claims.iter().filter(|(_, claim)| claim.ingress_nginx && claim.app_root.is_some()).peekable();
-        for (order, claim) in claims {
+        for (order, claim) in claims.iter() {
             if claim.ingress_nginx {
                 // That of ingress-nginx goes before every path of every Ingress of the host.
                 for (order, claim) in app_root.by_ref() {
@@ -184,7 +182,7 @@ impl<'c> Merging<'c> {
     fn tell_of_regexes(&mut self, claims: &'c Claims) {
         let cause = self.patterns.iter().find(|(nginx, _)| locations::makes_regexes(nginx)).map(|(_, route)| route.object.clone());
         let Some(cause) = cause.filter(|_| self.regexes) else { return };
-        for (order, claim) in claims {
+        for (order, claim) in claims.iter() {
             let Some(id) = &order.object else { continue };
             for route in &claim.routes {
                 let Some(nginx) = &route.nginx else { continue };

@@ -75,7 +75,7 @@ pub(crate) fn read(mut reading: Reading<'_>, id: &Id, object: &ProxyRoute) -> Ob
             fallback: None,
             rule_less: false,
             implied_root: None,
-            tls: tls.as_ref().map(|tls| tls.claim(&mut reading, &pattern, &field)),
+            tls: tls.as_ref().map(|tls| Box::new(tls.claim(&mut reading, &pattern, &field))),
             certificate_only: false,
         };
         (pattern, Arc::new(claim))
@@ -89,7 +89,7 @@ pub(crate) fn read(mut reading: Reading<'_>, id: &Id, object: &ProxyRoute) -> Ob
             ingress_nginx: false,
             object: Some(id.clone()),
         }),
-        findings: reading.findings.into(),
+        findings: reading.pools.findings.share(reading.findings),
         hosts,
         services: reading.services,
         secrets: reading.secrets,

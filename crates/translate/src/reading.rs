@@ -6,11 +6,10 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::{Secret, Service};
-use penstock_model::{Policies, ServicePort, Shared};
+use penstock_model::ServicePort;
 
 use crate::{
-    Finding, Id, Key, Kind, Reason, Settings, Verdict, World, certificates::Certificate, certificates::SecretProblem,
-    policy_pool::PolicyPool,
+    Finding, Id, Key, Kind, Reason, Settings, Verdict, World, certificates::Certificate, certificates::SecretProblem, pool::Pools,
 };
 
 /// Certificates by Secret, so that a Secret named by a thousand objects is parsed once.
@@ -21,7 +20,8 @@ pub(crate) struct Reading<'w> {
     pub(crate) world: &'w World,
     pub(crate) settings: &'w Settings,
     pub(crate) certificates: &'w mut CertificateCache,
-    policies: &'w mut PolicyPool,
+    /// Parts of what is said, shared with whoever says the same.
+    pub(crate) pools: &'w mut Pools,
     pub(crate) findings: Vec<Finding>,
     pub(crate) dependencies: BTreeSet<Id>,
     pub(crate) secrets: BTreeSet<Key>,
@@ -33,13 +33,13 @@ impl<'w> Reading<'w> {
         world: &'w World,
         settings: &'w Settings,
         certificates: &'w mut CertificateCache,
-        policies: &'w mut PolicyPool,
+        pools: &'w mut Pools,
     ) -> Self {
         Self {
             world,
             settings,
             certificates,
-            policies,
+            pools,
             findings: Vec::new(),
             dependencies: BTreeSet::new(),
             secrets: BTreeSet::new(),
@@ -64,11 +64,6 @@ impl<'w> Reading<'w> {
         self.secrets.insert(id.key.clone());
         self.depend(id);
         found
-    }
-
-    /// Policies of a route, shared with whoever wants the same.
-    pub(crate) fn share(&mut self, policies: Policies) -> Shared<Policies> {
-        self.policies.share(policies)
     }
 
     pub(crate) fn honoured(&mut self, field: impl Into<String>) {

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use penstock_model::ObjectRef;
+use penstock_model::{ObjectRef, Shared};
 use serde::Serialize;
 
 /// What was made of every object that is ours, and of those they refer to.
@@ -22,11 +22,11 @@ pub struct ObjectReport {
     #[serde(skip)]
     pub served: bool,
     /// In the order of the fields.
-    pub findings: Arc<[Finding]>,
+    pub findings: Shared<[Finding]>,
 }
 
 /// What was made of one field or annotation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Hash, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub verdict: Verdict,
     /// `spec.rules[0].host`, `metadata.annotations[nginx.ingress.kubernetes.io/rewrite-target]`
@@ -37,7 +37,7 @@ pub struct Finding {
     pub message: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Verdict {
     Honoured,
     /// Understood, and deliberately without effect here, or without effect because of something else.

@@ -12,15 +12,15 @@ use std::{
 
 use penstock_model::{
     Action, Backend, BackendKey, CertificateSource, EndpointSet, Host, HostPattern, Model, ObjectRef, Origin, Route, ServicePort,
-    Touched,
+    Shared, Touched,
 };
 
 use crate::{
     Changes, Finding, Id, Key, Kind, ObjectReport, Reason, Report, Settings, Translation, Verdict, World,
-    claim::ObjectClaims,
+    claim::{Claims, ObjectClaims},
     endpoints, ingress,
-    merge::{Claims, common_ends, merge},
-    policy_pool::PolicyPool,
+    merge::{common_ends, merge},
+    pool::Pools,
     proxy_route,
     reading::{CertificateCache, Reading},
     versions::{Editable, Versions},
@@ -31,8 +31,8 @@ use crate::{
 pub struct Translator {
     settings: Settings,
     certificates: CertificateCache,
-    policies: PolicyPool,
-    objects: HashMap<Id, Box<ObjectClaims>>,
+    pools: Pools,
+    objects: HashMap<Id, Box<Known>>,
     /// Who read, or looked for, an object.
     dependents: HashMap<Id, BTreeSet<Id>>,
     hosts: HashMap<HostPattern, HostState>,
@@ -40,8 +40,6 @@ pub struct Translator {
     conflicts: HashMap<Id, BTreeMap<HostPattern, Vec<Finding>>>,
     /// How many routes name a backend, how many backends a Service port, how many objects a Secret.
     backend_uses: HashMap<BackendKey, usize>,
-    /// How many routes of an object are in the model.
-    route_uses: HashMap<Id, usize>,
     port_uses: BTreeMap<ServicePort, usize>,
     secret_uses: HashMap<Key, usize>,
     /// Which objects name a Service port.
@@ -52,6 +50,14 @@ pub struct Translator {
     report: Versions<Report>,
     endpoints: Versions<Endpoints>,
     wanted: Versions<BTreeSet<Key>>,
+}
+
+/// An object that was read.
+#[derive(Default)]
+struct Known {
+    claims: ObjectClaims,
+    /// How many of its routes are in the model.
+    routes: usize,
 }
 
 #[derive(Default)]
@@ -80,6 +86,11 @@ impl Editable for Model {
             ModelEdit::DefaultCertificate(source) => self.default_certificate = source.clone(),
         }
     }
+
+    fn compact(&mut self) {
+        dense(&mut self.hosts);
+        dense(&mut self.backends);
+    }
 }
 
 impl Editable for Report {
@@ -88,6 +99,10 @@ impl Editable for Report {
     fn edit(&mut self, (object, report): &Self::Edit) {
         put(&mut self.objects, object, report.as_ref());
     }
+
+    fn compact(&mut self) {
+        dense(&mut self.objects);
+    }
 }
 
 impl Editable for Endpoints {
@@ -95,6 +110,10 @@ impl Editable for Endpoints {
 
     fn edit(&mut self, (port, set): &Self::Edit) {
         put(self, port, set.as_ref());
+    }
+
+    fn compact(&mut self) {
+        dense(self);
     }
 }
 
@@ -109,6 +128,15 @@ impl Editable for BTreeSet<Key> {
             self.remove(key);
         }
     }
+
+    fn compact(&mut self) {
+        *self = std::mem::take(self).into_iter().collect();
+    }
+}
+
+/// One entry after another in their order leaves nodes half full; made of all at once they are full.
+fn dense<K: Ord, V>(map: &mut BTreeMap<K, V>) {
+    *map = std::mem::take(map).into_iter().collect();
 }
 
 fn put<K: Ord + Clone, V>(map: &mut BTreeMap<K, Arc<V>>, key: &K, value: Option<&Arc<V>>) {
@@ -160,13 +188,12 @@ impl Translator {
         Self {
             settings,
             certificates: CertificateCache::new(),
-            policies: PolicyPool::default(),
+            pools: Pools::default(),
             objects: HashMap::new(),
             dependents: HashMap::new(),
             hosts: HashMap::new(),
             conflicts: HashMap::new(),
             backend_uses: HashMap::new(),
-            route_uses: HashMap::new(),
             port_uses: BTreeMap::new(),
             secret_uses: HashMap::new(),
             port_users: HashMap::new(),
@@ -240,7 +267,7 @@ impl Translator {
         work.changes.reports.extend(reports.iter().map(|(object, _)| object.clone()));
         self.report.advance(reports);
         self.settle_secrets(&work);
-        self.policies.clean();
+        self.pools.clean();
         Translation {
             changes: Arc::new(work.changes),
             model: Arc::clone(self.model.now()),
@@ -252,27 +279,26 @@ impl Translator {
 
     /// Reads one object again, and notes which hosts that touches.
     fn read(&mut self, world: &World, id: &Id, work: &mut Work) {
-        let reading = Reading::new(world, &self.settings, &mut self.certificates, &mut self.policies);
+        let reading = Reading::new(world, &self.settings, &mut self.certificates, &mut self.pools);
         let claims = match id.kind {
             Kind::Ingress => world.ingresses.get(&id.key).map(|ingress| ingress::read(reading, id, ingress)),
             Kind::ProxyRoute => world.proxy_routes.get(&id.key).map(|route| proxy_route::read(reading, id, route)),
             Kind::IngressClass | Kind::Service | Kind::EndpointSlice | Kind::Secret => None,
         };
         let there = claims.is_some();
-        let before = self.objects.remove(id).unwrap_or_default();
-        let mut now = Box::new(claims.unwrap_or_default());
-        if before == now {
-            // With it its claims stay shared with those that hosts hold.
-            now = before;
-        } else {
-            self.note_dependencies(id, &before, &now);
-            self.note_services(id, &before, &now);
-            self.note_secrets(&before, &now, work);
-            self.note_hosts(&before, &mut now, work);
+        let mut known = self.objects.remove(id).unwrap_or_default();
+        let mut now = claims.unwrap_or_default();
+        // What is the same stays, and with it its claims stay shared with those that hosts hold.
+        if known.claims != now {
+            self.note_dependencies(id, &known.claims, &now);
+            self.note_services(id, &known.claims, &now);
+            self.note_secrets(&known.claims, &now, work);
+            self.note_hosts(&known.claims, &mut now, work);
             work.reports.insert(id.clone());
+            known.claims = now;
         }
         if there {
-            self.objects.insert(id.clone(), now);
+            self.objects.insert(id.clone(), known);
         }
     }
 
@@ -389,7 +415,9 @@ impl Translator {
                 work.backends.insert(key.clone());
             }
             if let Some(id) = author(route) {
-                *self.route_uses.entry(id.clone()).or_default() += 1;
+                if let Some(object) = self.objects.get_mut(&id) {
+                    object.routes += 1;
+                }
                 work.reports.insert(id);
             }
         }
@@ -399,7 +427,10 @@ impl Translator {
                 work.backends.insert(key.clone());
             }
             if let Some(id) = author(route) {
-                count_down(&mut self.route_uses, &id);
+                // One that is gone has no count any more.
+                if let Some(object) = self.objects.get_mut(&id) {
+                    object.routes = object.routes.saturating_sub(1);
+                }
                 work.reports.insert(id);
             }
         }
@@ -460,7 +491,7 @@ impl Translator {
     fn settle_report(&self, id: &Id) -> Option<(ObjectRef, Option<Arc<ObjectReport>>)> {
         let object = id.object_ref();
         let before = self.report.now().objects.get(&object);
-        let Some(claims) = self.objects.get(id).filter(|claims| claims.ours) else {
+        let Some(Known { claims, routes }) = self.objects.get(id).map(|known| &**known).filter(|known| known.claims.ours) else {
             // That of the default certificate is written where the certificate is read.
             return (before.is_some() && id.kind != Kind::Secret).then_some((object, None));
         };
@@ -468,13 +499,13 @@ impl Translator {
         let silent: Vec<Finding> = claims.services.iter().filter_map(|(field, port)| self.silent(field, port)).collect();
         let superseded =
             |finding: &&Finding| finding.verdict == Verdict::Honoured && told.iter().any(|told| told.field == finding.field);
-        let findings: Arc<[Finding]> = if told.is_empty() && silent.is_empty() {
-            Arc::clone(&claims.findings)
+        let findings: Shared<[Finding]> = if told.is_empty() && silent.is_empty() {
+            claims.findings.clone()
         } else {
             let own = claims.findings.iter().filter(|finding| !superseded(finding));
             own.chain(told.iter().copied()).cloned().chain(silent).collect()
         };
-        let report = ObjectReport { generation: claims.generation, served: self.route_uses.contains_key(id), findings };
+        let report = ObjectReport { generation: claims.generation, served: *routes > 0, findings };
         if before.is_some_and(|before| **before == report) {
             return None;
         }
@@ -495,7 +526,7 @@ impl Translator {
     fn default_certificate(&mut self, world: &World, work: &mut Work) {
         let mut source = CertificateSource::SelfSigned;
         if let Some(key) = self.settings.default_certificate.clone() {
-            let mut reading = Reading::new(world, &self.settings, &mut self.certificates, &mut self.policies);
+            let mut reading = Reading::new(world, &self.settings, &mut self.certificates, &mut self.pools);
             let id = Id { kind: Kind::Secret, key: key.clone() };
             let mut findings = Vec::new();
             match reading.certificate(&key.namespace, &key.name, false) {
@@ -529,7 +560,7 @@ fn author(route: &Route) -> Option<Id> {
 
 /// The backends that a route names.
 fn backends(route: &Route) -> impl Iterator<Item = &BackendKey> {
-    let forward = match &route.action {
+    let forward = match &*route.action {
         Action::Forward(forward) => Some(forward),
         Action::Redirect(_) | Action::Respond(_) => None,
     };

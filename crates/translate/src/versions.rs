@@ -12,6 +12,9 @@ const MOST_REPEATED: usize = 256;
 pub(crate) trait Editable: Clone {
     type Edit;
     fn edit(&mut self, edit: &Self::Edit);
+
+    /// Gives back the room that many edits left.
+    fn compact(&mut self);
 }
 
 pub(crate) struct Versions<T: Editable> {
@@ -48,8 +51,12 @@ impl<T: Editable> Versions<T> {
         for edit in &edits {
             value.edit(edit);
         }
+        let few = edits.len() <= MOST_REPEATED;
+        if !few {
+            value.compact();
+        }
         let last = std::mem::replace(&mut self.now, next);
-        self.before = (edits.len() <= MOST_REPEATED).then_some((last, edits));
+        self.before = few.then_some((last, edits));
     }
 }
 
@@ -64,6 +71,10 @@ mod tests {
         type Edit = u32;
         fn edit(&mut self, edit: &u32) {
             self.0.push(*edit);
+        }
+
+        fn compact(&mut self) {
+            self.0.shrink_to_fit();
         }
     }
 

@@ -7,9 +7,13 @@ use crate::policy::forwarding::Edits;
 
 type Bytes = Box<[u8]>;
 
-/// Compiled [`HeaderEdits`]: names and values that HTTP does not allow are left out (translation refuses them by name).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct HeaderPlan {
+/// Compiled [`HeaderEdits`]. None, as of most routes: there are none.
+#[derive(Debug)]
+pub(crate) struct HeaderPlan(Option<Box<Plan>>);
+
+/// Names and values that HTTP does not allow are left out (translation refuses them by name).
+#[derive(Debug)]
+struct Plan {
     remove: Box<[Bytes]>,
     set: Box<[(Bytes, Bytes)]>,
     add: Box<[(Bytes, Bytes)]>,
@@ -21,33 +25,37 @@ impl HeaderPlan {
             let allowed = is_field_name(name.as_bytes()) && is_field_value(value.as_bytes());
             allowed.then(|| (name.as_bytes().into(), value.as_bytes().into()))
         };
-        Self {
+        let plan = || Plan {
             remove: edits.remove.iter().map(|name| name.as_bytes().into()).filter(|name: &Bytes| is_field_name(name)).collect(),
             set: edits.set.iter().filter_map(field).collect(),
             add: edits.add.iter().filter_map(field).collect(),
-        }
+        };
+        let any = !(edits.remove.is_empty() && edits.set.is_empty() && edits.add.is_empty());
+        Self(any.then(|| Box::new(plan())))
     }
 
     pub(super) fn apply(&self, fields: &mut Fields) {
-        for name in &self.remove {
+        let Some(plan) = &self.0 else { return };
+        for name in &plan.remove {
             fields.remove_raw(name);
         }
         // Only a head beyond all limits has no room.
-        for (name, value) in &self.set {
+        for (name, value) in &plan.set {
             let _ = fields.set_raw(name, value);
         }
-        for (name, value) in &self.add {
+        for (name, value) in &plan.add {
             let _ = fields.push_raw(name, value);
         }
     }
 
     /// For people.
     pub(crate) fn describe(&self) -> Vec<String> {
+        let Some(plan) = &self.0 else { return Vec::new() };
         let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
-        let removed = self.remove.iter().map(|name| format!("remove {}", text(name).to_ascii_lowercase()));
+        let removed = plan.remove.iter().map(|name| format!("remove {}", text(name).to_ascii_lowercase()));
         let field = |verb, (name, value): &(Bytes, Bytes)| format!("{verb} {}: {}", text(name).to_ascii_lowercase(), text(value));
-        let set = self.set.iter().map(|pair| field("set", pair));
-        removed.chain(set).chain(self.add.iter().map(|pair| field("add", pair))).collect()
+        let set = plan.set.iter().map(|pair| field("set", pair));
+        removed.chain(set).chain(plan.add.iter().map(|pair| field("add", pair))).collect()
     }
 }
 

@@ -109,7 +109,7 @@ fn guarded(address: std::net::SocketAddr, form: PathForm) -> Vec<Route> {
     for route in &mut routes {
         route.matches.form = form;
         if form == PathForm::Decoded {
-            let penstock_model::Action::Forward(forward) = &mut route.action else { unreachable!() };
+            let penstock_model::Action::Forward(forward) = &mut *route.action else { unreachable!() };
             forward.path = PathRewrite::AsReceived;
         }
     }

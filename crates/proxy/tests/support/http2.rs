@@ -193,7 +193,7 @@ pub fn to_https2(made: Route) -> Arc<Model> {
 }
 
 fn to(mut made: Route, tls: Option<UpstreamTls>) -> Arc<Model> {
-    let Action::Forward(forward) = &mut made.action else { unreachable!() };
+    let Action::Forward(forward) = &mut *made.action else { unreachable!() };
     let key = &mut forward.backends[0].backend;
     key.protocol = Protocol::Http2;
     key.tls = tls;

@@ -44,12 +44,14 @@ pub fn route(path: &str, backend: SocketAddr) -> Route {
             method: None,
             headers: Vec::new(),
             query: Vec::new(),
-        },
+        }
+        .into(),
         action: Action::Forward(Forward {
             backends: vec![WeightedBackend { backend: key, weight: 1 }],
             path: PathRewrite::Normalised,
             host: HostRewrite::AsReceived,
-        }),
+        })
+        .into(),
         policies: Policies {
             https_redirect: None,
             addresses: AddressRules::default(),
@@ -86,7 +88,7 @@ pub fn route(path: &str, backend: SocketAddr) -> Route {
 pub fn model(routes: Vec<Route>) -> Arc<Model> {
     let mut backends = BTreeMap::new();
     for route in &routes {
-        if let Action::Forward(forward) = &route.action {
+        if let Action::Forward(forward) = &*route.action {
             for weighted in &forward.backends {
                 backends.insert(weighted.backend.clone(), Arc::new(Backend { key: weighted.backend.clone() }));
             }

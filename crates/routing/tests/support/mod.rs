@@ -27,8 +27,9 @@ pub fn route(rule: &str, path: PathMatch) -> Route {
     Route {
         object: ObjectRef::new("ProxyRoute", "test", "r"),
         rule: rule.into(),
-        matches: Match { path, form: PathForm::Normalised, method: None, headers: Vec::new(), query: Vec::new() },
-        action: Action::Forward(Forward { backends: Vec::new(), path: PathRewrite::Normalised, host: HostRewrite::AsReceived }),
+        matches: Match { path, form: PathForm::Normalised, method: None, headers: Vec::new(), query: Vec::new() }.into(),
+        action: Action::Forward(Forward { backends: Vec::new(), path: PathRewrite::Normalised, host: HostRewrite::AsReceived })
+            .into(),
         policies: Policies {
             https_redirect: None,
             addresses: AddressRules::default(),
@@ -66,7 +67,7 @@ pub fn nginx(rule: &str, path: PathMatch) -> Route {
 }
 
 pub fn rewrite(route: &mut Route, path: PathRewrite) {
-    route.action = Action::Forward(Forward { backends: Vec::new(), path, host: HostRewrite::AsReceived });
+    route.action = Action::Forward(Forward { backends: Vec::new(), path, host: HostRewrite::AsReceived }).into();
 }
 
 pub fn pattern(host: &str) -> HostPattern {

@@ -38,7 +38,7 @@ impl Reader<'_, '_> {
                     *used = true;
                 }
             }
-            self.host(host).tls = Some(claim);
+            self.host(host).tls = Some(Box::new(claim));
         }
         for (entry, used) in entries.iter().zip(used) {
             let refused = self.reading.findings.iter().any(|finding| finding.field.starts_with(&entry.field));

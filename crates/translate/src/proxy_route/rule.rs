@@ -102,10 +102,12 @@ pub(super) fn read(
             reading.honoured(part);
         }
     }
-    let policies = reading.share(policies);
+    let policies = reading.pools.policies.share(policies);
+    let action = reading.pools.actions.share(action);
     let several = !rule.matches.is_empty();
     let routes = matches.into_iter().enumerate().map(|(number, matches)| {
         let field = if several { format!("{field}.matches[{number}]") } else { field.clone() };
+        let matches = reading.pools.matches.share(matches);
         let route =
             Route { object: object.clone(), rule: name.clone(), matches, action: action.clone(), policies: policies.clone() };
         (field.into(), Arc::new(route))
