@@ -24,7 +24,7 @@ pub struct Edit {
 }
 
 /// What a path that was heard stands for.
-enum Heard {
+enum Meaning {
     Edit(Edit),
     /// It is no manifest, and nothing leads to or over it.
     Nothing,
@@ -37,10 +37,10 @@ impl Files {
         let bases = self.bases();
         let mut edits = Vec::new();
         for path in heard {
-            match self.heard(&bases, path, SystemTime::now()) {
-                Heard::Edit(edit) => edits.push(edit),
-                Heard::Nothing => {}
-                Heard::Other => return None,
+            match self.meaning(&bases, path, SystemTime::now()) {
+                Meaning::Edit(edit) => edits.push(edit),
+                Meaning::Nothing => {}
+                Meaning::Other => return None,
             }
         }
         Some(edits)
@@ -52,21 +52,21 @@ impl Files {
         self.roots.iter().flat_map(|root| names(root).into_iter().flatten().map(move |name| (root.as_path(), name))).collect()
     }
 
-    fn heard(&self, bases: &[(&Path, PathBuf)], path: &Path, now: SystemTime) -> Heard {
+    fn meaning(&self, bases: &[(&Path, PathBuf)], path: &Path, now: SystemTime) -> Meaning {
         let below = bases.iter().filter_map(|(root, base)| Some((root, path.strip_prefix(base).ok()?)));
         let ours: Vec<PathBuf> =
             below.map(|(root, rest)| if rest.as_os_str().is_empty() { root.to_path_buf() } else { root.join(rest) }).collect();
         if ours.is_empty() {
-            return Heard::Other;
+            return Meaning::Other;
         }
         let there = std::fs::symlink_metadata(path);
         let plain = |metadata: &Metadata| metadata.is_file() && metadata.nlink() == 1;
         if let Some((known, state)) = ours.iter().find_map(|path| self.known.get_key_value(path)) {
             return match there {
                 Ok(metadata) if plain(&metadata) && !state.is_link && !state.has_names => {
-                    Heard::Edit(Edit { path: known.clone(), stamp: Stamp::of(&metadata, now) })
+                    Meaning::Edit(Edit { path: known.clone(), stamp: Stamp::of(&metadata, now) })
                 }
-                _ => Heard::Other,
+                _ => Meaning::Other,
             };
         }
         let nothing = match there {
@@ -75,7 +75,7 @@ impl Files {
             Err(error) => error.kind() == std::io::ErrorKind::NotFound && !ours.iter().any(|ours| self.knows_below(ours)),
         };
         let leads = || self.watched().iter().flat_map(|place| links(place)).any(|hop| hop.starts_with(path));
-        if nothing && !leads() { Heard::Nothing } else { Heard::Other }
+        if nothing && !leads() { Meaning::Nothing } else { Meaning::Other }
     }
 
     fn knows_below(&self, folder: &Path) -> bool {
