@@ -4,6 +4,7 @@
 //! a file of two names) is left to that look.
 
 use std::{
+    cell::LazyCell,
     collections::BTreeSet,
     fs::Metadata,
     ops::Bound,
@@ -26,7 +27,7 @@ pub struct Edit {
 /// What a path that was heard stands for.
 enum Meaning {
     Edit(Edit),
-    /// It is no manifest, and nothing leads to or over it.
+    /// It is no manifest of ours, and nothing leads to or over it.
     Nothing,
     Other,
 }
@@ -35,9 +36,11 @@ impl Files {
     /// The edits that these paths stand for, as a watch tells them. None: everything is to be looked at.
     pub fn edits(&self, heard: &BTreeSet<PathBuf>) -> Option<Vec<Edit>> {
         let bases = self.bases();
+        // Few, and mostly not asked for: each costs some system calls.
+        let hops = LazyCell::new(|| self.watched().iter().flat_map(|place| links(place)).collect());
         let mut edits = Vec::new();
         for path in heard {
-            match self.meaning(&bases, path, SystemTime::now()) {
+            match self.meaning(&bases, &hops, path) {
                 Meaning::Edit(edit) => edits.push(edit),
                 Meaning::Nothing => {}
                 Meaning::Other => return None,
@@ -52,19 +55,28 @@ impl Files {
         self.roots.iter().flat_map(|root| names(root).into_iter().flatten().map(move |name| (root.as_path(), name))).collect()
     }
 
-    fn meaning(&self, bases: &[(&Path, PathBuf)], path: &Path, now: SystemTime) -> Meaning {
+    /// `hops`: what is on the way to the places that matter, and these.
+    fn meaning(
+        &self,
+        bases: &[(&Path, PathBuf)],
+        hops: &LazyCell<Vec<PathBuf>, impl FnOnce() -> Vec<PathBuf>>,
+        path: &Path,
+    ) -> Meaning {
+        let leads = || hops.iter().any(|hop| hop.starts_with(path));
         let below = bases.iter().filter_map(|(root, base)| Some((root, path.strip_prefix(base).ok()?)));
         let ours: Vec<PathBuf> =
             below.map(|(root, rest)| if rest.as_os_str().is_empty() { root.to_path_buf() } else { root.join(rest) }).collect();
         if ours.is_empty() {
-            return Meaning::Other;
+            // What else happens in a folder that is watched for the name of one in it, such as a log that is written beside the manifests.
+            let nothing = !leads() && !hops.iter().any(|hop| path.starts_with(hop));
+            return if nothing { Meaning::Nothing } else { Meaning::Other };
         }
         let there = std::fs::symlink_metadata(path);
         let plain = |metadata: &Metadata| metadata.is_file() && metadata.nlink() == 1;
         if let Some((known, state)) = ours.iter().find_map(|path| self.known.get_key_value(path)) {
             return match there {
                 Ok(metadata) if plain(&metadata) && !state.is_link && !state.has_names => {
-                    Meaning::Edit(Edit { path: known.clone(), stamp: Stamp::of(&metadata, now) })
+                    Meaning::Edit(Edit { path: known.clone(), stamp: Stamp::of(&metadata, SystemTime::now()) })
                 }
                 _ => Meaning::Other,
             };
@@ -74,7 +86,6 @@ impl Files {
             // An editor's file that came and went, and no folder that held others.
             Err(error) => error.kind() == std::io::ErrorKind::NotFound && !ours.iter().any(|ours| self.knows_below(ours)),
         };
-        let leads = || self.watched().iter().flat_map(|place| links(place)).any(|hop| hop.starts_with(path));
         if nothing && !leads() { Meaning::Nothing } else { Meaning::Other }
     }
 
@@ -356,6 +367,31 @@ mod tests {
         fs::remove_file(folder.path().join("a.yaml")).unwrap();
         let reading = files.read_edits(edits);
         assert!(reading.errors.is_empty() && matches!(reading.changes[..], [Change::Delete(_)]), "{reading:?}");
+    }
+
+    #[test]
+    fn what_happens_beside_the_folder_is_nothing_but_what_leads_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("3/real")).unwrap();
+        two(&at("3/real"));
+        std::os::unix::fs::symlink("3", at("2")).unwrap();
+        std::os::unix::fs::symlink("2/real", at("1")).unwrap();
+        fs::write(at("text"), service("c", 80)).unwrap();
+        std::os::unix::fs::symlink(at("text"), at("3/real/c.yaml")).unwrap();
+        pair(folder.path());
+        let secret = TlsSecret::new("n", "tls", at("cert.pem"), at("key.pem"));
+        let mut files = Files::new(vec![at("1")], vec![secret]);
+        let _ = files.read();
+        let edits = |name: &str| files.edits(&[at(name)].into()).map(|edits| edits.len());
+        for name in ["penstock.log", "other.yaml", "gone", "3/beside.yaml", "1.yaml"] {
+            assert_eq!(edits(name), Some(0), "{name}");
+        }
+        for name in ["1", "2", "3", "3/real", "2/real/a.yaml", "text", "cert.pem", "key.pem"] {
+            assert_eq!(edits(name), None, "{name}");
+        }
+        assert_eq!(edits("1/a.yaml"), Some(1));
+        assert_eq!(edits("3/real/a.yaml"), Some(1));
     }
 
     #[test]
