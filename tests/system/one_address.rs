@@ -18,8 +18,7 @@ fn a_backend_that_is_not_there_is_named_in_the_log() {
     let port = crate::support::free_port();
     let penstock = Penstock::start(&["proxy", "--from", "a.test", "--to", &format!("http://127.0.0.1:{port}")]);
     assert_eq!(penstock.get("a.test", "/").0, 502);
-    let log = penstock.log();
-    let line = log.lines().find(|line| line.contains("could not be forwarded")).unwrap_or_else(|| panic!("{log}"));
+    let line = penstock.told("could not be forwarded");
     assert!(line.contains("WARN") && line.contains(&format!("127.0.0.1:{port}")) && line.contains("refused"), "{line}");
 }
 

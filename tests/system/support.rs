@@ -231,6 +231,11 @@ impl Penstock {
         self.log.lock().unwrap().clone()
     }
 
+    /// The first line of its log that holds this, which comes a little later than what it tells of can be seen elsewhere.
+    pub fn told(&self, what: &str) -> String {
+        eventually(&format!("the log tells: {what}"), || self.log().lines().find(|line| line.contains(what)).map(ToOwned::to_owned))
+    }
+
     /// What it wrote to its standard output: the access log.
     pub fn output(&self) -> String {
         self.output.lock().unwrap().clone()

@@ -39,6 +39,7 @@ fn without_the_crd_ingresses_are_served_on_and_it_is_picked_up_when_it_comes() {
         eventually("its status", || address(&cluster, name));
     };
     live("later");
+    penstock.told("are not installed");
     assert_eq!(penstock.log().matches("are not installed").count(), 1, "said once");
 
     cluster.kubectl(&["apply", "--server-side", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/crds")]);
@@ -94,8 +95,8 @@ rules: [{apiGroups: [networking.k8s.io], resources: [ingressclasses], verbs: [li
     cluster.apply(&ingress("open", "open.test", "/", "one"));
     eventually("the other namespace is served", || (penstock.get("open.test", "/").1 == "one").then_some(()));
     assert!(penstock.metric("penstock_kubernetes_watches_refused", "") >= 4.0);
-    let log = penstock.log();
-    assert!(log.contains("the API server refuses them") && log.contains("closed"), "{log}");
+    let told = |line: &str| line.contains("the API server refuses them") && line.contains("closed");
+    eventually("the log says which", || penstock.log().lines().any(told).then_some(()));
 
     cluster.kubectl(&["create", "rolebinding", "narrow", "-n", "closed", "--clusterrole=cluster-admin", account]);
     let route = ROUTE.replace("{name: r}", "{name: r, namespace: closed}");
@@ -170,8 +171,7 @@ fn an_api_server_that_falls_silent_changes_nothing_and_is_asked_anew() {
         serves();
         (penstock.metric("penstock_kubernetes_watches_interrupted", "") > 0.0).then_some(())
     });
-    let log = penstock.log();
-    assert!(log.contains("the watch is interrupted; what was known serves on"), "{log}");
+    penstock.told("the watch is interrupted; what was known serves on");
     assert_eq!(penstock.get("after.test", "/").0, 404);
 
     // What hung before hangs on: only who asks anew learns something.
