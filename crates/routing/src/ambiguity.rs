@@ -24,6 +24,11 @@
 //! So with `/foo/bar` and `/`: `/foo//bar`, `//foo/bar`, `/foo/./bar`, `/foo%2fbar`, `/%66oo/bar`, `/foo/x/../bar/y` meet `/foo/bar`, and `/foo/%2e%2e/x` meets `/`, all as
 //! ingress-nginx answers; `/foo/bar/../x` and `/foo/bar/..%2fx` are refused, which it would send to `/`.
 //!
+//! **Whatever the form** of D, the path is held against the routes in two more readings, those of the most generous backends: decoded, `\` a
+//! slash, `;` and what follows it in a segment cut off, slashes merged, `..` resolved or left standing. It is refused if it would then meet another
+//! route that keeps clients out whom D lets in, or that answers with an error by itself: such a rule on a prefix cannot be passed by, whoever reads
+//! the path behind us (CVE-2021-29492). All other paths of this kind go on as they are.
+//!
 //! A path that leads above the root once decoded is refused at every host that has `Decoded` routes, as ingress-nginx does.
 
 use std::{fmt, ptr, sync::Arc};
@@ -55,6 +60,7 @@ pub enum Reading {
     AsReceived,
     Normalised,
     WithParents,
+    Loose,
 }
 
 impl fmt::Display for Ambiguity<'_> {
@@ -64,8 +70,9 @@ impl fmt::Display for Ambiguity<'_> {
             Reading::AsReceived => "as received",
             Reading::Normalised => "as RFC 3986 reads it",
             Reading::WithParents => "with its `..` left standing",
+            Reading::Loose => "read generously",
         };
-        write!(f, "the decoded path belongs to {} {}, but {reading} the path belongs to ", selected.object, selected.rule)?;
+        write!(f, "the path belongs to {} {}, but {reading} the path belongs to ", selected.object, selected.rule)?;
         match other {
             Some(other) => write!(f, "{} {}", other.object, other.rule),
             None => f.write_str("no route"),
@@ -75,9 +82,20 @@ impl fmt::Display for Ambiguity<'_> {
 
 /// What counts against sending this request to this route of the host.
 pub(crate) fn of<'t, R>(host: &'t HostTable<R>, selected: &'t CompiledRoute<R>, request: &impl Request) -> Option<Ambiguity<'t>> {
+    if !shows_path(&selected.route().action) {
+        return None;
+    }
+    let of_form = match selected.route().matches.form {
+        PathForm::Decoded => of_decoded(host, selected, request),
+        PathForm::Normalised => None,
+    };
+    of_form.or_else(|| passed_by(host, selected, request))
+}
+
+fn of_decoded<'t, R>(host: &'t HostTable<R>, selected: &'t CompiledRoute<R>, request: &impl Request) -> Option<Ambiguity<'t>> {
     let path = request.path();
     let decoded = path.decoded()?;
-    if selected.route().matches.form != PathForm::Decoded || path.raw() == decoded || !shows_path(&selected.route().action) {
+    if path.raw() == decoded {
         return None;
     }
     let judge = |reading: Reading, text: &[u8]| {
@@ -85,10 +103,7 @@ pub(crate) fn of<'t, R>(host: &'t HostTable<R>, selected: &'t CompiledRoute<R>, 
         let harmful = match other {
             Some(other) if ptr::eq(other, selected) => false,
             Some(other) if !host.holds(other, decoded) => true,
-            Some(other) if matches!(*other.route().action, Action::Forward(_)) => {
-                let guards_of_other = guards(&other.route().policies);
-                *guards_of_other != AddressRules::default() && guards_of_other != guards(&selected.route().policies)
-            }
+            Some(other) if matches!(*other.route().action, Action::Forward(_)) => is_stricter(other, selected),
             Some(_) | None => reading == Reading::WithParents,
         };
         harmful.then(|| Ambiguity::Another { selected: selected.route(), reading, other: other.map(CompiledRoute::route) })
@@ -96,6 +111,24 @@ pub(crate) fn of<'t, R>(host: &'t HostTable<R>, selected: &'t CompiledRoute<R>, 
     judge(Reading::AsReceived, path.raw())
         .or_else(|| (!path.forms_agree()).then(|| judge(Reading::Normalised, path.normalised()))?)
         .or_else(|| judge(Reading::WithParents, &path.decoded_with_parents()?))
+}
+
+/// A route that keeps out whom the selected one lets in, and that a generous reading of the path would meet.
+fn passed_by<'t, R>(host: &'t HostTable<R>, selected: &'t CompiledRoute<R>, request: &impl Request) -> Option<Ambiguity<'t>> {
+    let readings = request.path().loose(selected.route().matches.form)?;
+    let other = readings.iter().filter_map(|text| host.first_by(text, request)).find(|other| {
+        let refuses = match &*other.route().action {
+            Action::Respond(respond) => respond.code >= 400,
+            Action::Forward(_) | Action::Redirect(_) => is_stricter(other, selected),
+        };
+        !ptr::eq(*other, selected) && refuses
+    })?;
+    Some(Ambiguity::Another { selected: selected.route(), reading: Reading::Loose, other: Some(other.route()) })
+}
+
+fn is_stricter<R>(other: &CompiledRoute<R>, selected: &CompiledRoute<R>) -> bool {
+    let guards_of_other = guards(&other.route().policies);
+    *guards_of_other != AddressRules::default() && guards_of_other != guards(&selected.route().policies)
 }
 
 /// Whether a backend gets to see how the client wrote the path.

@@ -11,6 +11,8 @@
 //!
 //! Left to others: the query (cut off before), and lengths (the limit of the request's head).
 
+use penstock_model::PathForm;
+
 /// The path of a request-target, without the query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestPath<'a> {
@@ -18,6 +20,8 @@ pub struct RequestPath<'a> {
     /// None: as raw.
     normalised: Option<Box<[u8]>>,
     decoded: Decoded,
+    /// Some backends may read another path out of it.
+    loose: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +59,7 @@ impl<'a> RequestPath<'a> {
         }
         let signs = Signs::of(raw)?;
         if signs.plain() {
-            return Ok(Self { raw, normalised: None, decoded: Decoded::AsNormalised });
+            return Ok(Self { raw, normalised: None, decoded: Decoded::AsNormalised, loose: signs.other_separators });
         }
         let normalised = Some(resolve(&decode(raw, is_unreserved)?, Parents::Resolved).path)
             .filter(|normalised| **normalised != *raw)
@@ -68,7 +72,8 @@ impl<'a> RequestPath<'a> {
         } else {
             Decoded::Own(resolved.path.into_boxed_slice())
         };
-        Ok(Self { raw, normalised, decoded })
+        let loose = signs.escapes || signs.empty_segments || signs.other_separators;
+        Ok(Self { raw, normalised, decoded, loose })
     }
 
     pub fn raw(&self) -> &'a [u8] {
@@ -100,6 +105,29 @@ impl<'a> RequestPath<'a> {
         let has_parents = decoded.split(|byte| *byte == b'/').any(|segment| segment == b"..");
         has_parents.then(|| resolve(&decoded, Parents::Kept).path)
     }
+
+    /// As the most generous of backends read this form of it: all decoded, `\` a slash, the parameters of a
+    /// segment (`;…`) no part of its name, slashes merged; each `..` resolved, or left where it stands. None where that changes nothing.
+    pub(crate) fn loose(&self, form: PathForm) -> Option<[Vec<u8>; 2]> {
+        if !self.loose {
+            return None;
+        }
+        let sent = match form {
+            PathForm::Normalised => self.normalised(),
+            PathForm::Decoded => self.raw,
+        };
+        let mut decoded = decode(sent, |_| true).ok()?;
+        let mut in_parameters = false;
+        decoded.retain_mut(|byte| {
+            if *byte == b'\\' {
+                *byte = b'/';
+            }
+            in_parameters = *byte == b';' || in_parameters && *byte != b'/';
+            !in_parameters
+        });
+        let merged = merge_slashes(decoded);
+        Some([Parents::Resolved, Parents::Kept].map(|parents| resolve(&merged, parents).path))
+    }
 }
 
 /// What in a path needs work.
@@ -108,6 +136,8 @@ struct Signs {
     escapes: bool,
     empty_segments: bool,
     dot_segments: bool,
+    /// Separators to some: `\`, and the `;` of parameters.
+    other_separators: bool,
 }
 
 impl Signs {
@@ -122,6 +152,7 @@ impl Signs {
                     [b'.'] | [b'.', b'/', ..] | [b'.', b'.'] | [b'.', b'.', b'/', ..] => signs.dot_segments = true,
                     _ => {}
                 },
+                b'\\' | b';' => signs.other_separators = true,
                 b'#' => return Err(PathError::Fragment),
                 0..=b' ' | 0x7f => return Err(PathError::ControlCharacter),
                 _ => {}

@@ -315,6 +315,36 @@ fn an_explanation_lists_candidates_in_order_with_what_each_lacks() {
 }
 
 #[test]
+fn what_keeps_clients_out_is_not_passed_by_through_a_backend_that_reads_generously() {
+    let respond = |code| Action::Respond(Respond { code, body: None, content_type: None });
+    let closed = |code| {
+        let mut route = route("closed", prefix("/admin"));
+        route.action = respond(code).into();
+        route
+    };
+    let guarded = |name: &str| {
+        let mut route = route(name, prefix("/admin"));
+        route.policies.addresses.deny = vec!["0.0.0.0/0".parse().unwrap()];
+        route
+    };
+    let loose = ["//admin", "/admin%2fx", "/admin;v=1/x", "/..;/admin", "/x%5c..%5cadmin", "/x\\..\\admin", "/admin%2f..%2f.."];
+    let root = || route("root", prefix("/"));
+    for first in [closed(403), closed(503), guarded("guarded")] {
+        let cases = loose.map(|target| (target, "ambiguous"));
+        expect(vec![first, root()], &cases);
+    }
+    // Nothing is kept out there, or by both: what a backend makes of the path is its own affair.
+    let mut alike = root();
+    alike.policies = guarded("").policies;
+    for (first, second) in [(closed(200), root()), (route("open", prefix("/admin")), root()), (guarded("guarded"), alike)] {
+        let cases = loose.map(|target| (target, "root"));
+        expect(vec![first, second], &cases);
+    }
+    let plain = [("/x;v=1", "root"), ("//x", "root"), ("/administration;x", "root"), ("/x%2fadmin", "root"), ("/a\\b", "root")];
+    expect(vec![guarded("guarded"), root()], &plain);
+}
+
+#[test]
 fn a_refusal_says_which_routes_are_in_question() {
     let table = table(&model([host("*", vec![nginx("public", prefix("/public")), nginx("admin", prefix("/admin"))])]));
     let asked = Asked::get("/admin/..%2fpublic");
@@ -324,7 +354,7 @@ fn a_refusal_says_which_routes_are_in_question() {
     );
     assert_eq!(
         ambiguity.to_string(),
-        "the decoded path belongs to ProxyRoute test/r public, but as received the path belongs to ProxyRoute test/r admin"
+        "the path belongs to ProxyRoute test/r public, but as received the path belongs to ProxyRoute test/r admin"
     );
     assert_eq!(met(&table.explain(None, &asked).outcome), "ambiguous");
 }

@@ -12,7 +12,7 @@ use std::{
 
 use penstock_model::{
     Action, CertificateSource, Forward, Host, HostPattern, HostTls, Meant, Model, PathForm, PathMatch, PathRewrite, Redirect,
-    RedirectTarget, Route, TlsVersion, ValueMatch, ValueMatchKind, WildcardDepth,
+    RedirectTarget, Respond, Route, TlsVersion, ValueMatch, ValueMatchKind, WildcardDepth,
 };
 use penstock_routing::{HostName, Outcome, Table};
 use proptest::{prelude::*, sample::select};
@@ -50,14 +50,33 @@ fn reference(model: &Model, req: &Req) -> Expected {
     };
     let Some(selected) = best(host, req, form) else { return Expected::NoRoute };
     let selected = &host.routes[selected];
-    let Some(decoded) = decoded.filter(|_| selected.matches.form == PathForm::Decoded) else {
-        return Expected::Rule(selected.rule.to_string());
-    };
     let forwards = |route: &Route| match &*route.action {
         Action::Forward(Forward { path, .. }) => Some(path.clone()),
         _ => None,
     };
     let shown = forwards(selected).is_some_and(|path| !matches!(path, PathRewrite::Full(_) | PathRewrite::Regex { .. }));
+    let is_stricter = |other: &Route| {
+        let guards = &other.policies.addresses;
+        !(guards.allow.is_empty() && guards.deny.is_empty()) && guards != &selected.policies.addresses
+    };
+    for parents in [true, false] {
+        let text = generous(if selected.matches.form == PathForm::Decoded { &req.path } else { &normalised }, parents);
+        let other = best(host, req, |_| text.clone()).map(|place| &host.routes[place]);
+        let refuses = other.is_some_and(|other| match &*other.action {
+            Action::Respond(respond) => respond.code >= 400,
+            _ => is_stricter(other),
+        });
+        if shown
+            && refuses
+            && !other.is_some_and(|other| Arc::ptr_eq(other, selected))
+            && req.path.contains(['%', ';', '\\']) | req.path.contains("//")
+        {
+            return Expected::Ambiguous;
+        }
+    }
+    let Some(decoded) = decoded.filter(|_| selected.matches.form == PathForm::Decoded) else {
+        return Expected::Rule(selected.rule.to_string());
+    };
     let with_parents = simplify(&percent_decode(&req.path, |_| true), true, false).unwrap();
     let has_parents = with_parents.split('/').any(|segment| segment == "..");
     let mut readings = vec![(req.path.clone(), false), (normalised.clone(), false)];
@@ -70,10 +89,7 @@ fn reference(model: &Model, req: &Req) -> Expected {
             let refused = match other {
                 Some(other) if Arc::ptr_eq(other, selected) => false,
                 Some(other) if !path_holds(&other.matches.path, &decoded) => true,
-                Some(other) if forwards(other).is_some() => {
-                    let guards = &other.policies.addresses;
-                    !(guards.allow.is_empty() && guards.deny.is_empty()) && guards != &selected.policies.addresses
-                }
+                Some(other) if forwards(other).is_some() => is_stricter(other),
                 _ => parents,
             };
             if refused {
@@ -272,6 +288,17 @@ fn nginx_form(path: &str) -> Option<String> {
     simplify(&percent_decode(path, |_| true), true, true)
 }
 
+/// As a backend reads it that knows more separators than we do.
+fn generous(path: &str, parents: bool) -> String {
+    let decoded = percent_decode(path, |_| true).replace('\\', "/");
+    let segments: Vec<&str> = decoded.split('/').map(|segment| segment.split(';').next().unwrap()).collect();
+    let mut path = segments.join("/");
+    while path.contains("//") {
+        path = path.replace("//", "/");
+    }
+    simplify(&path, false, parents).unwrap()
+}
+
 // What is tried.
 
 fn paths() -> impl Strategy<Value = PathMatch> {
@@ -319,6 +346,10 @@ fn actions() -> impl Strategy<Value = Route> {
     prop_oneof![
         4 => Just(nginx("", prefix("/"))),
         1 => Just(Route { action: Action::Redirect(redirect).into(), ..nginx("", prefix("/")) }),
+        1 => select(vec![200, 403]).prop_map(|code| {
+            let respond = Respond { code, body: None, content_type: None };
+            Route { action: Action::Respond(respond).into(), ..nginx("", prefix("/")) }
+        }),
         1 => Just({
             let mut route = nginx("", prefix("/"));
             rewrite(&mut route, PathRewrite::Full("/x".into()));
@@ -374,8 +405,10 @@ fn named_model(hosts: BTreeMap<&'static str, (Vec<Route>, bool)>) -> Model {
 }
 
 fn requests() -> impl Strategy<Value = Req> {
-    let segment =
-        select(vec!["a", "b", "c", "ab", "A", "", ".", "..", "%2e", ".%2E", "%61", "a%2Fb", "..%2fb", "%2f", "c-d", "a%20"]);
+    let segment = select(vec![
+        "a", "b", "c", "ab", "A", "", ".", "..", "%2e", ".%2E", "%61", "a%2Fb", "..%2fb", "%2f", "c-d", "a%20", "a;b", "..;", ";",
+        "a\\b", "%5c",
+    ]);
     let name =
         select(vec![None, Some("a.test"), Some("b.a.test"), Some("c.a.test"), Some("x.y.a.test"), Some("z.test"), Some("other")]);
     let header = (select(vec!["x", "y"]), select(vec!["1", "2", "12", ""]));

@@ -116,7 +116,7 @@ fn guarded(address: std::net::SocketAddr, form: PathForm) -> Vec<Route> {
     routes
 }
 
-/// What each form makes of a path, and what the backend sees of it: no path that it could take for `/admin` by the rules of that form.
+/// What each form makes of a path, and what the backend sees of it: no path that any reading of slashes, escapes or parameters takes for `/admin`.
 #[tokio::test]
 async fn no_spelling_of_a_path_passes_by_its_guard() {
     const DENIED: &str = "403; stays";
@@ -137,38 +137,38 @@ async fn no_spelling_of_a_path_passes_by_its_guard() {
         ("/admin/./", DENIED, DENIED),
         ("http://b/admin", DENIED, DENIED),
         ("http://b/x/../admin", DENIED, DENIED),
-        ("/admin%2f..", "200", DOUBTED),
-        ("/admin%2fx", "200", DENIED),
+        ("/admin%2f..", DOUBTED, DOUBTED),
+        ("/admin%2fx", DOUBTED, DENIED),
         ("/admin/..%2fx", DENIED, DOUBTED),
-        ("//admin", "200", DENIED),
+        ("//admin", DOUBTED, DENIED),
         ("/x//../admin", "200 as /x/admin", DENIED),
-        ("/x/..//admin", "200 as //admin", DENIED),
-        ("/x%2f..%2fadmin", "200", DENIED),
-        ("/%2fadmin", "200", DENIED),
-        ("/admin;x", "200", "200"),
-        ("/admin;x/y", "200", "200"),
-        ("/;x/admin", "200", "200"),
-        ("/..;/admin", "200", "200"),
+        ("/x/..//admin", DOUBTED, DENIED),
+        ("/x%2f..%2fadmin", DOUBTED, DENIED),
+        ("/%2fadmin", DOUBTED, DENIED),
+        ("/admin;x", DOUBTED, DOUBTED),
+        ("/admin;x/y", DOUBTED, DOUBTED),
+        ("/;x/admin", DOUBTED, DOUBTED),
+        ("/..;/admin", DOUBTED, DOUBTED),
         ("/ADMIN", "200", "200"),
         ("/admin%00", DOUBTED, DOUBTED),
         ("/admin%20", "200", "200"),
         ("/admin.", "200", "200"),
-        ("/admin\\", "200", "200"),
+        ("/admin\\", DOUBTED, DOUBTED),
         ("\\admin", REFUSED, REFUSED),
         ("/%2561dmin", "200", "200"),
         ("/%c1%a1dmin", "200", "200"),
         ("/admin/../x", "200 as /x", DOUBTED),
-        ("/x/..%2fadmin", "200", DENIED),
-        ("/x/%2e%2e%2fadmin", "200 as /x/..%2fadmin", DENIED),
-        ("/x\\..\\admin", "200", "200"),
-        ("/x%5c..%5cadmin", "200", "200"),
+        ("/x/..%2fadmin", DOUBTED, DENIED),
+        ("/x/%2e%2e%2fadmin", DOUBTED, DENIED),
+        ("/x\\..\\admin", DOUBTED, DOUBTED),
+        ("/x%5c..%5cadmin", DOUBTED, DOUBTED),
         ("/admin%3fx", "200", "200"),
         ("/admin%23", "200", "200"),
         ("/admin%252fx", "200", "200"),
         ("/admin%2e", "200 as /admin.", "200"),
         ("/%2e%2e/%2e%2e/admin", DENIED, DOUBTED),
         ("/admin/%2e%2e/admin", DENIED, DENIED),
-        ("http://b//admin", "200 as //admin", DENIED),
+        ("http://b//admin", DOUBTED, DENIED),
     ];
     for form in [PathForm::Normalised, PathForm::Decoded] {
         let stage = stage_of(Limits::default(), |address| guarded(address, form)).await;
@@ -185,7 +185,7 @@ async fn no_spelling_of_a_path_passes_by_its_guard() {
             };
             cases.push(case(
                 format!("{path} as {form:?}"),
-                "RFC 3986 §6.2.2; CVE-2021-41773, CVE-2023-27487",
+                "RFC 3986 §6.2.2; CVE-2021-29492, CVE-2021-41773",
                 request,
                 gets,
                 passes,
