@@ -147,7 +147,8 @@ pub struct RouteRetries {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10))]
     pub attempts: Option<i32>,
-    /// How long each may take up to the head of the response, as `2s`. Default: as long as the request.
+    /// How long each may take up to the head of the response, with connecting but without what the client takes to send its body, as `2s`.
+    /// Default: as long as the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "duration")]
     pub per_try_timeout: Option<String>,

@@ -120,7 +120,7 @@ pub struct BackendLimits {
 pub struct Retries {
     /// The first one included. None: as many as the operator allows where nothing can be connected, and one repetition.
     pub attempts: Option<u32>,
-    /// How long one attempt may take, from its begin to the head of the response. None: as long as the request has.
+    /// How long one attempt may take, from its begin, or from the last of the client's body, to the head of the response. None: as long as the request has.
     #[serde(serialize_with = "serialize::optional_duration")]
     pub per_try: Option<Duration>,
     /// No attempt begins later than this after the first. None: no limit.

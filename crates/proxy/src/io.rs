@@ -4,6 +4,7 @@
 //! too long. Time limits on writes are lifted when a stream becomes a tunnel: they belong to requests.
 
 use std::{
+    cell::Cell,
     fmt, io,
     pin::{Pin, pin},
     rc::Rc,
@@ -22,6 +23,7 @@ use crate::{
     clock,
     control::Control,
     metrics::{LimitHit, Listener, Metrics},
+    socket,
     worker::Shared,
 };
 
@@ -36,6 +38,23 @@ pub(crate) enum Transport {
     Tcp(TcpStream),
     ToClient(Box<tokio_rustls::server::TlsStream<TcpStream>>),
     ToUpstream(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+}
+
+impl Transport {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Tcp(tcp) => tcp,
+            Self::ToClient(tls) => tls.get_ref().0,
+            Self::ToUpstream(tls) => tls.get_ref().0,
+        }
+    }
+
+    /// Says that the connection ends, as TLS wants it said before (RFC 9112 §9.8), if it can be said now.
+    fn say_end(&mut self) {
+        if !matches!(self, Self::Tcp(_)) {
+            let _ = Pin::new(self).poll_shutdown(&mut Context::from_waker(Waker::noop()));
+        }
+    }
 }
 
 impl AsyncRead for Transport {
@@ -158,6 +177,8 @@ pub(crate) struct ClientStream {
 
 impl ClientStream {
     pub(crate) fn new(transport: Transport, control: Rc<Control>, open: Open) -> Self {
+        // What fails here is a connection that ended, which shows at its first use.
+        let _ = socket::allow_stalls(transport.tcp(), open.shared.options.limits.write_time);
         Self { transport, control, stall: Stall::default(), open, limited: true }
     }
 
@@ -165,16 +186,17 @@ impl ClientStream {
     pub(crate) fn lift_limits(&mut self) {
         self.limited = false;
         self.stall = Stall::default();
+        let _ = socket::prepare_tunnel(self.transport.tcp());
+    }
+
+    /// It is closed in good order, between two messages.
+    pub(crate) fn say_end(&mut self) {
+        self.transport.say_end();
     }
 
     /// Whether its peer reset it, or is lost. The kernel says so to the runtime unasked, and nothing has to be read for it.
     pub(crate) fn has_failed(&self) -> bool {
-        let tcp = match &self.transport {
-            Transport::Tcp(tcp) => tcp,
-            Transport::ToClient(tls) => tls.get_ref().0,
-            Transport::ToUpstream(tls) => tls.get_ref().0,
-        };
-        let ready = pin!(tcp.ready(Interest::ERROR)).poll(&mut Context::from_waker(Waker::noop()));
+        let ready = pin!(self.transport.tcp().ready(Interest::ERROR)).poll(&mut Context::from_waker(Waker::noop()));
         matches!(ready, Poll::Ready(Ok(ready)) if ready.is_error())
     }
 
@@ -264,6 +286,8 @@ pub(crate) struct UpstreamStream {
     to_closed: ToClosed,
     /// What is written vanishes.
     deaf: bool,
+    /// Over HTTP/2: how often something came.
+    heard: Option<Rc<Cell<u64>>>,
     metrics: Arc<Metrics>,
 }
 
@@ -271,13 +295,29 @@ impl UpstreamStream {
     pub(crate) fn new(transport: Transport, metrics: &Arc<Metrics>) -> Self {
         metrics.upstream_connections_open.inc();
         let to_closed = ToClosed::Waits;
-        Self { transport, write_limit: None, stall: Stall::default(), to_closed, deaf: false, metrics: metrics.clone() }
+        Self {
+            transport,
+            write_limit: None,
+            stall: Stall::default(),
+            to_closed,
+            deaf: false,
+            heard: None,
+            metrics: metrics.clone(),
+        }
     }
 
     /// How long a write may make no progress from now on.
     pub(crate) fn limit_writes(&mut self, limit: Option<Duration>) {
         self.write_limit = limit;
         self.stall = Stall::default();
+        if let Some(limit) = limit {
+            let _ = socket::allow_stalls(self.transport.tcp(), limit);
+        }
+    }
+
+    /// It is closed in good order, between two messages.
+    pub(crate) fn say_end(&mut self) {
+        self.transport.say_end();
     }
 
     /// Whether nothing came, and it did not end, while nobody used it. It is of no use else.
@@ -293,15 +333,17 @@ impl UpstreamStream {
         }
     }
 
-    /// From here on it carries HTTP/2.
-    pub(crate) fn carries_http2(&mut self) {
+    /// From here on it carries HTTP/2. Gives where it is counted how often something came.
+    pub(crate) fn carries_http2(&mut self) -> Rc<Cell<u64>> {
         self.to_closed = ToClosed::Vanishes;
+        self.heard.get_or_insert_default().clone()
     }
 
     /// From here on it carries a tunnel.
     pub(crate) fn lift_limits(&mut self) {
         self.limit_writes(None);
         self.to_closed = ToClosed::Fails;
+        let _ = socket::prepare_tunnel(self.transport.tcp());
     }
 
     /// Gives what became of a write; `whole` is what it is if all of it vanishes.
@@ -340,6 +382,11 @@ impl AsyncRead for UpstreamStream {
             Poll::Ready(Err(_)) => true,
             Poll::Pending => false,
         };
+        if let Some(heard) = &this.heard
+            && buf.filled().len() > before
+        {
+            heard.set(heard.get().wrapping_add(1));
+        }
         // Its streams are over with it: nothing that is still to be said is for anybody.
         this.deaf |= ended && this.to_closed == ToClosed::Vanishes;
         read

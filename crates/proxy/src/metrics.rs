@@ -129,6 +129,8 @@ reasons! {
         Resolve = "resolve",
         /// The address is not allowed to external backends.
         NotAllowed = "not_allowed",
+        /// We have no descriptor, port or memory for one more connection.
+        Local = "local",
         Other = "other",
     }
 }

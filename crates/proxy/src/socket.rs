@@ -168,6 +168,34 @@ pub fn prepare(socket: &impl AsFd) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
 }
 
+/// For a connection that carries a tunnel. The kernel counts a peer that is alive and does not read as one that acknowledges nothing
+/// (tcp(7), `TCP_USER_TIMEOUT`); in a tunnel it may do so for as long as it likes, and one that is gone is found by retransmission or
+/// by probes.
+pub fn prepare_tunnel(socket: &impl AsFd) -> io::Result<()> {
+    SockRef::from(socket).set_tcp_user_timeout(None)
+}
+
+/// For a connection whose peer may take nothing for so long.
+pub fn allow_stalls(socket: &impl AsFd, limit: Duration) -> io::Result<()> {
+    if limit <= USER_TIMEOUT {
+        return Ok(());
+    }
+    SockRef::from(socket).set_tcp_user_timeout(Some(limit))
+}
+
+/// Whether what failed is for want of something on our side: descriptors, memory, or a free port.
+pub fn is_local(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let shortage = |code| [Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL].iter().any(|errno| errno.raw_os_error() == code);
+    lacks_descriptors(error) || error.raw_os_error().is_some_and(shortage)
+}
+
+/// Whether the process, or the machine, has no descriptor left.
+pub fn lacks_descriptors(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    error.raw_os_error().is_some_and(|code| [Errno::MFILE, Errno::NFILE].iter().any(|errno| errno.raw_os_error() == code))
+}
+
 /// An IPv4 address that came through a socket of both families as what it is.
 pub fn canonical(address: SocketAddr) -> SocketAddr {
     match address.ip().to_canonical() {
@@ -308,6 +336,12 @@ mod tests {
             assert_eq!(socket.tcp_keepalive_retries().unwrap(), KEEPALIVE_RETRIES);
             assert_eq!(socket.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
         }
+        allow_stalls(&client, USER_TIMEOUT / 2).unwrap();
+        assert_eq!(SockRef::from(&client).tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
+        allow_stalls(&client, USER_TIMEOUT * 2).unwrap();
+        assert_eq!(SockRef::from(&client).tcp_user_timeout().unwrap(), Some(USER_TIMEOUT * 2));
+        prepare_tunnel(&client).unwrap();
+        assert_eq!(SockRef::from(&client).tcp_user_timeout().unwrap().unwrap_or_default(), Duration::ZERO);
     }
 
     #[test]

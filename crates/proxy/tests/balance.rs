@@ -495,6 +495,34 @@ async fn a_request_that_may_wait_is_served_when_another_is_over() {
 }
 
 #[tokio::test]
+async fn who_leaves_while_waiting_for_a_place_leaves_it_to_others() {
+    let (address, mut coming, leave) = holding().await;
+    let mut made = to_web("/");
+    made.policies.balancing.limits = BackendLimits { requests: Some(1), pending: 1 };
+    made.policies.timeouts.connect = LONG;
+    let proxy = serving(made, &[address]);
+    let under_way = |count| {
+        let in_flight = proxy.plane.metrics().requests_in_flight.clone();
+        support::until("requests are not under way", move || in_flight.get() == count)
+    };
+    let rest = async {
+        coming.recv().await.unwrap();
+        let mut leaving = TcpStream::connect(proxy.http).await.unwrap();
+        leaving.write_all(GET.as_bytes()).await.unwrap();
+        under_way(2).await;
+        drop(leaving);
+        under_way(1).await;
+        tokio::join!(get(&proxy, GET), async {
+            under_way(2).await;
+            leave.add_permits(2);
+        })
+        .0
+    };
+    let (first, last) = tokio::join!(get(&proxy, GET), rest);
+    assert!(first.0.starts_with("HTTP/1.1 200") && last.0.starts_with("HTTP/1.1 200"), "{} {}", first.0, last.0);
+}
+
+#[tokio::test]
 async fn a_tunnel_is_a_request_until_it_ends() {
     let address = backend(tunnel_or_answer).await;
     let mut made = to_web("/");

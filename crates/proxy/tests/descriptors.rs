@@ -6,15 +6,27 @@ mod support;
 
 use std::{fs::File, io::Read, net::TcpStream as StdStream};
 
+use penstock_model::{Action, Respond};
+use penstock_proxy::Limits;
 use rustix::process::{Resource, Rlimit, setrlimit};
-use support::{PATIENCE, get, model, route, start};
+use support::{PATIENCE, get, model, route, start_within, until};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
 
 #[tokio::test]
 async fn promise_9_at_the_descriptor_limit_connections_are_shed_and_nothing_spins() {
     setrlimit(Resource::Nofile, Rlimit { current: Some(256), maximum: Some(256) }).unwrap();
-    let proxy = start(&model(vec![route("/", support::backend(support::echo_heads).await)]));
+    // A connection that waits for a request would be closed for a client.
+    let backend = support::backend(|mut stream| async move {
+        let _ = support::read_head(&mut stream).await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+    })
+    .await;
+    let mut own = route("/own", backend);
+    own.action = Action::Respond(Respond { code: 200, body: None, content_type: None }).into();
+    let kept = route("/kept", support::backend(support::echo_heads).await);
+    let proxy = start_within(Limits::default(), &model(vec![route("/", backend), own, kept]));
     assert!(get(&proxy, GET).await.0.starts_with("HTTP/1.1 200"));
     cpu_ticks();
     let deadline = tokio::time::Instant::now() + PATIENCE;
@@ -49,7 +61,6 @@ async fn promise_9_at_the_descriptor_limit_connections_are_shed_and_nothing_spin
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         if let Ok(Ok(mut client)) = tokio::time::timeout(PATIENCE, tokio::net::TcpStream::connect(proxy.http)).await {
-            use tokio::io::{AsyncReadExt, AsyncWriteExt};
             let mut answer = [0; 12];
             if client.write_all(GET.as_bytes()).await.is_ok() && client.read_exact(&mut answer).await.is_ok() {
                 assert_eq!(&answer, b"HTTP/1.1 200");
@@ -58,6 +69,33 @@ async fn promise_9_at_the_descriptor_limit_connections_are_shed_and_nothing_spin
         }
         assert!(tokio::time::Instant::now() < deadline, "it does not recover");
     }
+
+    // Whoever comes next has the descriptor of a connection to a backend that had no request.
+    assert!(get(&proxy, "GET /kept HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").await.0.starts_with("HTTP/1.1 200"));
+    let open = &proxy.plane.metrics().upstream_connections_open;
+    until("the connection is not kept", || open.get() == 1).await;
+    let closed = || proxy.plane.metrics().connections_open.get(penstock_proxy::Listener::Http) == 0;
+    until("the client's end is not seen", closed).await;
+    let mut files = Vec::new();
+    while let Ok(file) = File::open("/dev/null") {
+        files.push(file);
+    }
+    files.pop();
+    let mut client = tokio::net::TcpStream::connect(proxy.http).await.unwrap();
+    client.write_all(b"GET /own HTTP/1.1\r\nHost: a.test\r\n\r\n").await.unwrap();
+    let (head, _) = support::read_head(&mut client).await;
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert_eq!(open.get(), 0);
+    // Nor is a backend to blame that cannot be connected for want of one. The listeners of this test gave theirs up, as accepting failed.
+    while let Ok(file) = File::open("/dev/null") {
+        files.push(file);
+    }
+    client.write_all(GET.as_bytes()).await.unwrap();
+    let (head, _) = support::read_head(&mut client).await;
+    assert!(head.starts_with("HTTP/1.1 502"), "{head}");
+    let text = proxy.plane.metrics().encode();
+    assert!(text.contains("penstock_upstream_connect_failures_total{reason=\"local\"} 1"), "{text}");
+    assert_eq!(proxy.plane.metrics().upstream_ejections.get(), 0);
 }
 
 /// Hundredths of a second of processor time that this process took (proc(5), `/proc/[pid]/stat`). Read through a descriptor that is open

@@ -67,6 +67,8 @@ pub(crate) struct Tries<'a> {
     waiting: bool,
     /// When the last thing happened that takes time: the clock is read no more often than that.
     now: Instant,
+    /// When this try began, with choosing its endpoint.
+    try_began: Instant,
 }
 
 impl<'a> Tries<'a> {
@@ -114,11 +116,13 @@ impl<'a> Tries<'a> {
             stay: false,
             waiting: false,
             now,
+            try_began: now,
         })
     }
 
     /// The endpoint to go to now. None: they are all gone.
     pub(crate) fn endpoint(&mut self) -> Option<SocketAddr> {
+        self.try_began = self.now;
         if !std::mem::take(&mut self.stay) || self.flight.is_none() {
             // Before the next is chosen, so that it does not weigh on the choice.
             self.flight = None;
@@ -142,20 +146,29 @@ impl<'a> Tries<'a> {
         self.sent > 0
     }
 
-    /// When the head of the response has to be there.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        let of_try = self.retries.per_try.and_then(|limit| self.now.checked_add(limit));
-        self.deadline.into_iter().chain(of_try).min()
+    /// When the request has to be answered, and when this try, if it waits for nothing but its endpoint.
+    pub(crate) fn deadlines(&self) -> (Option<Instant>, Option<Instant>) {
+        (self.deadline, self.retries.per_try.and_then(|limit| self.try_began.checked_add(limit)))
     }
 
-    /// The endpoint could not be connected: nothing was sent. Whether to go to another.
-    pub(crate) fn not_connected(&mut self, error: &ConnectError) -> bool {
+    /// How long connecting may take, of so much that the route allows, and whether that is all of it. None: the request's time is over.
+    pub(crate) fn connect_limit(&self, allowed: Duration) -> Option<(Duration, bool)> {
+        let allowed = self.retries.per_try.map_or(allowed, |limit| limit.min(allowed));
+        let Some(deadline) = self.deadline else { return Some((allowed, true)) };
+        let left = deadline.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some((left.min(allowed), left >= allowed))
+    }
+
+    /// The endpoint could not be connected: nothing was sent. Whether to go to another. `in_full`: it had all the time that it may take.
+    pub(crate) fn not_connected(&mut self, error: &ConnectError, in_full: bool) -> bool {
         self.made += 1;
         self.now = Instant::now();
         if !error.concerns_endpoint() {
             return false;
         }
-        self.blame(true);
+        if !error.is_local() && (in_full || !error.is_timeout()) {
+            self.blame(true);
+        }
         let most = self.retries.attempts.unwrap_or(self.most_connects);
         let endpoints = u32::try_from(self.backend.balance.len()).unwrap_or(u32::MAX);
         let again = self.retries.on.connect_failure && self.made < most.min(endpoints) && self.has_time();

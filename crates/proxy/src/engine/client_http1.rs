@@ -113,7 +113,11 @@ fn poll_next(
         }
         match http1.poll_fill(cx) {
             Poll::Ready(Ok(1..)) => continue,
-            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Next::Over),
+            Poll::Ready(Ok(0)) => {
+                http1.stream().say_end();
+                return Poll::Ready(Next::Over);
+            }
+            Poll::Ready(Err(_)) => return Poll::Ready(Next::Over),
             Poll::Pending => {}
         }
         return match client.control.listen(cx.waker()) {
@@ -124,7 +128,10 @@ fn poll_next(
                 Poll::Ready(if http1.unread().is_empty() { Next::Over } else { Next::Late })
             }
             // A head that has begun to come has its time, and its answer.
-            Command::Finish if http1.unread().is_empty() => Poll::Ready(Next::Over),
+            Command::Finish if http1.unread().is_empty() => {
+                http1.stream().say_end();
+                Poll::Ready(Next::Over)
+            }
             Command::Finish | Command::None => Poll::Pending,
         };
     }

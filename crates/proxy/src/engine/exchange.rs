@@ -302,7 +302,9 @@ impl<'a> Exchange<'a> {
         self.record.finish();
         let Self { client, side, upload, manner, .. } = self;
         if !upload.is_over() {
-            Box::pin(relay::rest_of_upload(side, &mut upstream.side, upload, &client.worker.shared.metrics)).await;
+            let shared = &client.worker.shared;
+            let body_time = shared.options.limits.body_time;
+            Box::pin(relay::rest_of_upload(side, &mut upstream.side, upload, body_time, &shared.metrics)).await;
         }
         let clean = match &upstream.side {
             Side::Http1(http1) => {

@@ -8,6 +8,7 @@ use std::{
     fmt,
     future::poll_fn,
     net::SocketAddr,
+    pin::pin,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
@@ -63,7 +64,7 @@ pub(super) struct Upstream {
     pub(super) side: Side<UpstreamStream>,
     pub(super) place: Place,
     pub(super) endpoint: SocketAddr,
-    _stream: Option<StreamCount>,
+    stream: Option<StreamCount>,
 }
 
 impl Upstream {
@@ -186,7 +187,8 @@ enum Attempt {
     Response,
     /// It may be sent again.
     Again(Failure),
-    Failed(Failure),
+    /// On whose account.
+    Failed(Failure, Loss),
 }
 
 /// The client's part of an exchange.
@@ -209,7 +211,16 @@ pub(super) async fn send(asked: &mut Asked<'_>, target: &Target<'_>) -> Result<U
     let deadline = timeouts.request.and_then(|limit| asked.record.began().checked_add(limit));
     let most_connects = shared.options.limits.connect_attempts;
     let times = (asked.record.began(), deadline);
-    let mut tries = match Tries::begin(&shared.connector, backend, target.policies, target.wish, most_connects, times).await {
+    let begun = {
+        let mut beginning = pin!(Tries::begin(&shared.connector, backend, target.policies, target.wish, most_connects, times));
+        poll_fn(|cx| match beginning.as_mut().poll(cx) {
+            Poll::Ready(begun) => Poll::Ready(Some(begun)),
+            // Who left while a place or a name is waited for leaves the place to others.
+            Poll::Pending => asked.side.poll_gone(cx).map(|()| None),
+        })
+        .await
+    };
+    let mut tries = match begun.ok_or(Failure::ClientGone)? {
         Ok(tries) => tries,
         Err(BeginError::NoEndpoints) => return Err(Failure::NoEndpoints),
         Err(BeginError::Full) => return Err(Failure::BackendFull),
@@ -218,12 +229,10 @@ pub(super) async fn send(asked: &mut Asked<'_>, target: &Target<'_>) -> Result<U
             return Err(Failure::Connect(error));
         }
     };
+    let mut freed = false;
     loop {
         let Some(endpoint) = tries.endpoint() else { return Err(Failure::NoEndpoints) };
-        let connect_limit = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-            Some(left) => timeouts.connect.min(left),
-            None => timeouts.connect,
-        };
+        let Some((connect_limit, in_full)) = tries.connect_limit(timeouts.connect) else { return Err(Failure::ResponseTimeout) };
         let fresh = tries.needs_fresh_connection();
         let kept = if fresh { None } else { worker.pool.kept(backend, endpoint) };
         let waited = kept.is_none();
@@ -245,7 +254,9 @@ pub(super) async fn send(asked: &mut Asked<'_>, target: &Target<'_>) -> Result<U
             Some(Ok(connection)) => connection,
             Some(Err(error)) => {
                 tracing::debug!(backend = %backend.name(), %endpoint, %error, "an endpoint cannot be connected");
-                if tries.not_connected(&error) {
+                // Connections that wait for requests are worth less than this one.
+                let has_freed = error.lacks_descriptors() && !std::mem::replace(&mut freed, true) && worker.pool.free() > 0;
+                if has_freed || tries.not_connected(&error, in_full) {
                     continue;
                 }
                 asked.record.upstream(backend, endpoint, None, tries.made());
@@ -260,7 +271,9 @@ pub(super) async fn send(asked: &mut Asked<'_>, target: &Target<'_>) -> Result<U
                 let mut attempt = Attempting {
                     upstream: &mut upstream.side,
                     target,
-                    deadline: tries.deadline(),
+                    deadlines: tries.deadlines(),
+                    sent_at: tries.sent_at().into(),
+                    reused,
                     repeats,
                     first: !fresh,
                     interim: 0,
@@ -281,6 +294,12 @@ pub(super) async fn send(asked: &mut Asked<'_>, target: &Target<'_>) -> Result<U
                         asked.upload.again();
                         continue;
                     }
+                    late @ Attempt::Failed(_, Loss::Late) => {
+                        if let Some(stream) = &upstream.stream {
+                            stream.is_late();
+                        }
+                        late
+                    }
                     other => other,
                 }
             }
@@ -290,14 +309,7 @@ pub(super) async fn send(asked: &mut Asked<'_>, target: &Target<'_>) -> Result<U
         };
         let (loss, can_be_repeated, failure) = match attempt {
             Attempt::Again(failure) => (Loss::Broken { reused }, true, failure),
-            Attempt::Failed(failure) => {
-                let loss = match failure {
-                    Failure::ResponseTimeout => Loss::Late,
-                    Failure::Http(_) => Loss::Unreadable,
-                    _ => Loss::NotTheirs,
-                };
-                (loss, repeats && asked.upload.is_whole(), failure)
-            }
+            Attempt::Failed(failure, loss) => (loss, repeats && asked.upload.is_whole(), failure),
             Attempt::Response => return Err(Failure::NoEndpoints),
         };
         if !tries.lost(loss, can_be_repeated) {
@@ -324,7 +336,7 @@ fn begin(connection: Connection, work: &mut Workspace, target: &Target<'_>, endp
             http1
                 .put_request(work.request.method_str(), path, work.request.fields(), target.framing.into())
                 .map_err(|_| Failure::Unwritable)?;
-            Ok(Upstream { side: Side::Http1(http1), place, endpoint, _stream: None })
+            Ok(Upstream { side: Side::Http1(http1), place, endpoint, stream: None })
         }
         Sender::Http2 { mut sender, stream } => {
             if let RequestFraming::Length(_) = target.framing {
@@ -339,7 +351,7 @@ fn begin(connection: Connection, work: &mut Workspace, target: &Target<'_>, endp
             let (response, send) = sent.map_err(|error| Failure::Http(HeadError::Http2(error)))?;
             let write_limit = target.policies.timeouts.send;
             let side = Side::Http2(Box::new(Http2::of_upstream(response, send, ended, write_limit)));
-            Ok(Upstream { side, place, endpoint, _stream: Some(stream) })
+            Ok(Upstream { side, place, endpoint, stream: Some(stream) })
         }
     }
 }
@@ -348,7 +360,11 @@ fn begin(connection: Connection, work: &mut Workspace, target: &Target<'_>, endp
 struct Attempting<'a> {
     upstream: &'a mut Side<UpstreamStream>,
     target: &'a Target<'a>,
-    deadline: Option<Instant>,
+    /// Of the request, and of this try if its endpoint is the only one that is waited for.
+    deadlines: (Option<Instant>, Option<Instant>),
+    sent_at: tokio::time::Instant,
+    /// Its connection had carried a request before.
+    reused: bool,
     /// It may be sent again whatever was written of it.
     repeats: bool,
     /// Nothing was sent before.
@@ -366,14 +382,15 @@ impl Attempting<'_> {
             match passed {
                 Poll::Ready(Ok(())) | Poll::Pending => {}
                 Poll::Ready(Err(Fault::Reader(error))) => {
-                    return Poll::Ready(Attempt::Failed(match error {
+                    let failure = match error {
                         BodyError::TooLarge => Failure::TooLarge,
                         BodyError::Framing(error) if error != penstock_http1::BodyError::Truncated => Failure::Body(error),
                         _ => Failure::ClientGone,
-                    }));
+                    };
+                    return Poll::Ready(Attempt::Failed(failure, Loss::NotTheirs));
                 }
                 Poll::Ready(Err(Fault::Writer(error))) if error.is_stall() => {
-                    return Poll::Ready(Attempt::Failed(Failure::ResponseTimeout));
+                    return Poll::Ready(Attempt::Failed(Failure::ResponseTimeout, Loss::Late));
                 }
                 // What it answers, or that it does not, is told by the other direction.
                 Poll::Ready(Err(Fault::Writer(_))) => asked.upload.refuse(),
@@ -384,7 +401,8 @@ impl Attempting<'_> {
                 Ok(()) if asked.work.response.is_interim() => {
                     self.interim += 1;
                     if self.interim > MOST_INTERIM {
-                        return Poll::Ready(Attempt::Failed(Failure::Http(HeadError::TooManyInterim)));
+                        let failure = Failure::Http(HeadError::TooManyInterim);
+                        return Poll::Ready(Attempt::Failed(failure, Loss::Unreadable));
                     }
                     self.pass_interim(cx, asked);
                 }
@@ -393,20 +411,40 @@ impl Attempting<'_> {
             }
         }
         if asked.side.poll_gone(cx).is_ready() {
-            return Poll::Ready(Attempt::Failed(Failure::ClientGone));
+            return Poll::Ready(Attempt::Failed(Failure::ClientGone, Loss::NotTheirs));
         }
-        self.poll_limits(cx, asked.upload)
+        self.poll_limits(cx, asked)
     }
 
-    fn poll_limits(&mut self, cx: &mut Context<'_>, upload: &Upload) -> Poll<Attempt> {
+    /// An endpoint has no time to lose while the client is waited for.
+    fn poll_limits(&mut self, cx: &mut Context<'_>, asked: &Asked<'_>) -> Poll<Attempt> {
+        let upload = &*asked.upload;
+        let policies = self.target.policies;
+        let of_client = upload.waits_for_client();
+        let (deadline, of_try) = self.deadlines;
+        let of_endpoint = if of_client {
+            None
+        } else {
+            let progress = upload.progress();
+            let read = policies.timeouts.read.and_then(|read| progress.checked_add(read));
+            let of_try = match policies.retries.per_try {
+                Some(limit) if progress > self.sent_at => progress.checked_add(limit),
+                _ => of_try.map(tokio::time::Instant::from_std),
+            };
+            read.into_iter().chain(of_try).min()
+        };
         let body = upload.due();
-        let read = self.target.policies.timeouts.read.and_then(|read| upload.progress().checked_add(read));
-        let deadline = self.deadline.map(tokio::time::Instant::from_std);
-        let Some(due) = [body, read, deadline].into_iter().flatten().min() else { return Poll::Pending };
+        let deadline = deadline.map(tokio::time::Instant::from_std);
+        let Some(due) = [body, of_endpoint, deadline].into_iter().flatten().min() else { return Poll::Pending };
         if !self.patience.is_over(cx, due) {
             return Poll::Pending;
         }
-        Poll::Ready(Attempt::Failed(if body == Some(due) { Failure::TooSlow } else { Failure::ResponseTimeout }))
+        Poll::Ready(match asked.side {
+            _ if !of_client => Attempt::Failed(Failure::ResponseTimeout, Loss::Late),
+            // Its stream may be open for as long as it likes, and it was the answer that did not come in time.
+            Side::Http2(_) => Attempt::Failed(Failure::ResponseTimeout, Loss::NotTheirs),
+            Side::Http1(_) => Attempt::Failed(Failure::TooSlow, Loss::NotTheirs),
+        })
     }
 
     fn has_come(&self) -> bool {
@@ -472,7 +510,7 @@ impl Attempting<'_> {
     fn judge(&self, error: HeadError, upload: &Upload) -> Attempt {
         let repeatable = match &error {
             HeadError::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => {
-                return Attempt::Failed(Failure::ResponseTimeout);
+                return Attempt::Failed(Failure::ResponseTimeout, Loss::Late);
             }
             // Bytes that came before ours are the answer to nothing.
             HeadError::Unasked => true,
@@ -487,7 +525,12 @@ impl Attempting<'_> {
             }
             HeadError::Response(_) | HeadError::TooManyInterim | HeadError::Fields => false,
         };
+        let loss = match error {
+            // Whether it had been idle for too long decides on whose account.
+            HeadError::Io(_) | HeadError::Closed if !self.has_come() => Loss::Broken { reused: self.reused },
+            _ => Loss::Unreadable,
+        };
         let failure = Failure::Http(error);
-        if repeatable && upload.is_whole() { Attempt::Again(failure) } else { Attempt::Failed(failure) }
+        if repeatable && upload.is_whole() { Attempt::Again(failure) } else { Attempt::Failed(failure, loss) }
     }
 }

@@ -37,6 +37,11 @@ impl Http1Upstream {
         Self(Box::new(Http1::to_upstream(stream)))
     }
 
+    /// Nobody has a request for it any more.
+    pub(crate) fn close(mut self) {
+        self.0.stream().say_end();
+    }
+
     /// Whether nothing came, and it did not end, while nobody used it.
     pub(crate) fn is_quiet(&mut self) -> bool {
         self.0.stream().is_quiet()
@@ -49,6 +54,8 @@ pub(crate) struct Http2Sender {
     pub(super) sender: SendRequest<Bytes>,
     /// The connection ended.
     over: Rc<Cell<bool>>,
+    /// How often something came over it.
+    heard: Rc<Cell<u64>>,
 }
 
 impl fmt::Debug for Http2Sender {
@@ -61,7 +68,7 @@ impl Http2Sender {
     /// For so many streams at once. The window of the connection is that of all of them together, or a client that does not read would stall
     /// the others, whose requests share it: 50 MiB for 100, which takes as many clients that do not read.
     pub(crate) async fn begin(mut stream: UpstreamStream, streams: u32, metrics: &Arc<Metrics>) -> Result<Self, BeginError> {
-        stream.carries_http2();
+        let heard = stream.carries_http2();
         let mut builder = h2::client::Builder::new();
         builder
             .enable_push(false)
@@ -77,13 +84,18 @@ impl Http2Sender {
             // Its error is told to the requests that it carries; without one it is of no interest.
             let _ = connection.await;
         });
-        Ok(Self { sender, over })
+        Ok(Self { sender, over, heard })
     }
 
     /// How many streams the endpoint takes at once (RFC 9113 §5.1.2): what goes over that waits for others to end. None at all is for a while
     /// only; one can wait for that.
     pub(crate) fn most_streams(&self) -> usize {
         self.sender.current_max_send_streams().max(1)
+    }
+
+    /// How often something came from the endpoint, whatever it was.
+    pub(crate) fn heard(&self) -> &Rc<Cell<u64>> {
+        &self.heard
     }
 
     /// Whether it takes no more requests.

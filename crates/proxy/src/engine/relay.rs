@@ -122,10 +122,11 @@ pub(super) async fn rest_of_upload(
     client: &mut Side<ClientStream>,
     upstream: &mut Side<UpstreamStream>,
     upload: &mut Upload,
+    body_time: Duration,
     metrics: &Metrics,
 ) {
     let mut patience = Patience::default();
-    upload.outlives_response();
+    upload.outlives_response(body_time);
     upload.begins(std::time::Instant::now());
     poll_fn(|cx| {
         match upload.poll(cx, client, upstream, false) {

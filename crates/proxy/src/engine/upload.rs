@@ -104,9 +104,14 @@ impl Upload {
         self.waits_for_continue
     }
 
+    /// Whether the next thing to happen is up to the client.
+    pub(super) fn waits_for_client(&self) -> bool {
+        !self.is_over() && self.waits == Waits::Reader
+    }
+
     /// When a client that says nothing has said nothing for too long.
     pub(super) fn due(&self) -> Option<Instant> {
-        if self.is_over() || self.waits == Waits::Writer {
+        if !self.waits_for_client() {
             return None;
         }
         self.progress.checked_add(self.idle?)
@@ -129,9 +134,11 @@ impl Upload {
         self.progress = at.into();
     }
 
-    /// The client has its whole response. A body that came whole goes to its end, whether or not the client waits for that.
-    pub(super) fn outlives_response(&mut self) {
+    /// The client has its whole response. A body that came whole goes to its end, whether or not the client waits for that; of what is yet to
+    /// come, each piece has this time, whatever it had before.
+    pub(super) fn outlives_response(&mut self, idle: Duration) {
         self.answered = true;
+        self.idle.get_or_insert(idle);
     }
 
     /// It will not be sent again. What the upstream has not got of what was kept goes to it first.

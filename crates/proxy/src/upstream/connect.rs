@@ -35,6 +35,9 @@ pub(crate) enum ConnectError {
     Timeout(SocketAddr, Duration),
     #[error("cannot connect to {0}: {1}")]
     Tcp(SocketAddr, io::Error),
+    /// What it takes is not there on our side, whoever the endpoint is.
+    #[error("no connection to {0} can be made from here: {1}")]
+    Local(SocketAddr, io::Error),
     #[error("the TLS handshake with {0} failed: {1}")]
     Tls(SocketAddr, io::Error),
     #[error("HTTP with {0} could not be begun: {1}")]
@@ -58,6 +61,7 @@ impl ConnectError {
                 _ => ConnectFailure::Other,
             },
             Self::Http(..) => ConnectFailure::Other,
+            Self::Local(..) => ConnectFailure::Local,
             Self::Shared(error) => error.reason(),
         }
     }
@@ -81,9 +85,33 @@ impl ConnectError {
     pub(crate) fn concerns_endpoint(&self) -> bool {
         match self {
             Self::Timeout(..) | Self::Tcp(..) | Self::Tls(..) | Self::Http(..) | Self::NotAllowed(_) => true,
+            // Ports are counted by endpoint; all else would be missing for another too.
+            Self::Local(_, error) => error.kind() == io::ErrorKind::AddrNotAvailable,
             Self::Resolve(_) | Self::TlsSetup(_) => false,
             Self::Shared(error) => error.concerns_endpoint(),
         }
+    }
+
+    /// Whether it is for want of something of ours.
+    pub(crate) fn is_local(&self) -> bool {
+        match self {
+            Self::Local(..) => true,
+            Self::Shared(error) => error.is_local(),
+            _ => false,
+        }
+    }
+
+    /// The process has no descriptor left, or the machine none.
+    pub(crate) fn lacks_descriptors(&self) -> bool {
+        match self {
+            Self::Local(_, error) => socket::lacks_descriptors(error),
+            Self::Shared(error) => error.lacks_descriptors(),
+            _ => false,
+        }
+    }
+
+    fn of_tcp(endpoint: SocketAddr, error: io::Error) -> Self {
+        if socket::is_local(&error) { Self::Local(endpoint, error) } else { Self::Tcp(endpoint, error) }
     }
 }
 
@@ -142,8 +170,8 @@ impl Connector {
             Some(Ok(tls)) => Some(tls),
             Some(Err(error)) => return Err(ConnectError::TlsSetup(error.clone())),
         };
-        let stream = TcpStream::connect(endpoint).await.map_err(|error| ConnectError::Tcp(endpoint, error))?;
-        socket::prepare(&stream).map_err(|error| ConnectError::Tcp(endpoint, error))?;
+        let stream = TcpStream::connect(endpoint).await.map_err(|error| ConnectError::of_tcp(endpoint, error))?;
+        socket::prepare(&stream).map_err(|error| ConnectError::of_tcp(endpoint, error))?;
         let transport = match tls {
             None => Transport::Tcp(stream),
             Some(tls) => {

@@ -85,6 +85,8 @@ struct Shared {
     sender: Http2Sender,
     streams: Rc<Cell<u32>>,
     last_used: Rc<Cell<u64>>,
+    /// It gets no more streams.
+    retired: Rc<Cell<bool>>,
 }
 
 /// A connection for one request.
@@ -110,6 +112,19 @@ pub(crate) enum Sender {
 pub(crate) struct StreamCount {
     streams: Rc<Cell<u32>>,
     last_used: Rc<Cell<u64>>,
+    retired: Rc<Cell<bool>>,
+    /// How often something had come over the connection when this began, and how often by now.
+    heard: (u64, Rc<Cell<u64>>),
+}
+
+impl StreamCount {
+    /// Its response did not come in time. If nothing else came over the connection either, that may be dead, which the kernel notices minutes
+    /// later: streams that it has may live on, the next ones get another. A PING would tell sooner, but gRPC takes those for abuse.
+    pub(crate) fn is_late(&self) {
+        if self.heard.0 == self.heard.1.get() {
+            self.retired.set(true);
+        }
+    }
 }
 
 impl Drop for StreamCount {
@@ -212,7 +227,7 @@ impl Pool {
         let beginning = Http2Sender::begin(stream, STREAMS_PER_CONNECTION, &connector.metrics);
         let made = tokio::time::timeout_at(deadline, beginning).await.map_err(|_| ConnectError::Timeout(endpoint, limit))?;
         let sender = made.map_err(|error| ConnectError::Http(endpoint, error))?;
-        let shared = Shared { sender, streams: Rc::default(), last_used: Rc::new(Cell::new(clock::now())) };
+        let shared = Shared { sender, streams: Rc::default(), last_used: Rc::new(Cell::new(clock::now())), retired: Rc::default() };
         let sender = shared.lend();
         place.shared.borrow_mut().push(shared);
         Ok(sender)
@@ -221,23 +236,40 @@ impl Pool {
     /// Closes what was idle for too long, and forgets endpoints without connections.
     pub(crate) fn sweep(&self, now: u64) {
         self.endpoints.borrow_mut().retain(|_, place| {
-            place
-                .idle
-                .borrow_mut()
-                .retain_mut(|idle| now.saturating_sub(idle.since) < self.idle_time && idle.connection.is_quiet());
+            let of_use = |idle: &mut Idle| now.saturating_sub(idle.since) < self.idle_time && idle.connection.is_quiet();
+            for idle in place.idle.borrow_mut().extract_if(.., |idle| !of_use(idle)) {
+                idle.connection.close();
+            }
             place.shared.borrow_mut().retain(|shared| {
                 let idle = shared.streams.get() == 0 && now.saturating_sub(shared.last_used.get()) >= self.idle_time;
-                !shared.sender.is_closed() && !idle
+                shared.is_of_use() && !idle
             });
             !place.idle.borrow().is_empty() || !place.shared.borrow().is_empty() || Rc::strong_count(place) > 1
         });
+    }
+
+    /// Closes all that no request has, for the sake of what lacks a descriptor. Says how many.
+    pub(crate) fn free(&self) -> usize {
+        let mut freed = 0;
+        for place in self.endpoints.borrow().values() {
+            for idle in place.idle.take() {
+                idle.connection.close();
+                freed += 1;
+            }
+            place.shared.borrow_mut().retain(|shared| {
+                let used = shared.streams.get() > 0;
+                freed += usize::from(!used);
+                used
+            });
+        }
+        freed
     }
 
     /// Takes back what a request does not need any more: an HTTP/1.1 connection about which nothing is in doubt.
     pub(crate) fn give_back(&self, place: &Place, connection: Http1Upstream) {
         let mut idle = place.0.idle.borrow_mut();
         if idle.len() >= self.most_idle {
-            idle.remove(0);
+            idle.remove(0).connection.close();
         }
         idle.push(Idle { connection, since: clock::now() });
     }
@@ -258,12 +290,16 @@ impl EndpointPool {
 
     fn take_shared(&self) -> Option<Sender> {
         let mut all = self.shared.borrow_mut();
-        all.retain(|shared| !shared.sender.is_closed());
+        all.retain(Shared::is_of_use);
         all.iter().find(|shared| shared.has_room()).map(Shared::lend)
     }
 }
 
 impl Shared {
+    fn is_of_use(&self) -> bool {
+        !self.retired.get() && !self.sender.is_closed()
+    }
+
     fn has_room(&self) -> bool {
         let streams = self.streams.get();
         streams < STREAMS_PER_CONNECTION && (streams as usize) < self.sender.most_streams()
@@ -271,7 +307,13 @@ impl Shared {
 
     fn lend(&self) -> Sender {
         self.streams.set(self.streams.get() + 1);
-        let stream = StreamCount { streams: self.streams.clone(), last_used: self.last_used.clone() };
+        let heard = self.sender.heard();
+        let stream = StreamCount {
+            streams: self.streams.clone(),
+            last_used: self.last_used.clone(),
+            retired: self.retired.clone(),
+            heard: (heard.get(), heard.clone()),
+        };
         Sender::Http2 { sender: self.sender.clone(), stream }
     }
 }
