@@ -35,7 +35,8 @@ const SCRATCH: usize = 256 * 1024;
 const LEAST_REACH: usize = 16 * 1024;
 /// Bytes that one tunnel moves before others have their turn.
 const FAIR_SHARE: usize = 256 * 1024;
-/// How long a side may stay open without a byte after the other has ended.
+/// How long a side of a WebSocket may stay open without a byte after the other has ended: it has said its Close, or never will (RFC 6455 §7.1.1).
+/// Other protocols may end one side and wait for the answer, for as long as their tunnel may be idle.
 const HALF_CLOSED: Duration = Duration::from_mins(1);
 /// How long a client has to answer our Close.
 const CLOSE_ANSWER: Duration = Duration::from_secs(1);
@@ -115,6 +116,7 @@ impl fmt::Display for End {
 struct Control {
     last_activity: Cell<u64>,
     idle: Option<u64>,
+    websocket: bool,
     half_closed: Cell<bool>,
     word: Cell<Word>,
     waker: RefCell<Option<Waker>>,
@@ -131,7 +133,7 @@ enum Word {
 
 impl Control {
     fn limit(&self) -> Option<u64> {
-        let half_closed = self.half_closed.get().then_some(clock::millis(HALF_CLOSED));
+        let half_closed = (self.websocket && self.half_closed.get()).then_some(clock::millis(HALF_CLOSED));
         match (self.idle, half_closed) {
             (Some(idle), Some(half_closed)) => Some(idle.min(half_closed)),
             (idle, half_closed) => idle.or(half_closed),
@@ -236,6 +238,8 @@ struct Direction {
     shut: bool,
     /// Something was written that may sit in a buffer below.
     unflushed: bool,
+    /// A byte was read or written since it was looked at.
+    active: bool,
     /// A Close of ours was the last.
     sealed: bool,
 }
@@ -278,6 +282,7 @@ pub(crate) async fn run(
     let control = Rc::new(Control {
         last_activity: Cell::new(clock::now()),
         idle: idle.map(clock::millis),
+        websocket,
         half_closed: Cell::new(false),
         word: Cell::new(Word::None),
         waker: RefCell::new(None),
@@ -346,6 +351,7 @@ impl Direction {
             ended: false,
             shut: false,
             unflushed: false,
+            active: false,
             sealed: false,
         };
         if websocket {
@@ -367,6 +373,7 @@ impl Direction {
                 Poll::Ready(Ok(written)) => {
                     let _ = self.spill.split_to(written.min(self.spill.len()));
                     self.unflushed = true;
+                    self.active = true;
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return Poll::Pending,
@@ -420,6 +427,7 @@ impl Direction {
                 let read = self.poll_fill(cx, reader, &mut buf);
                 let data = buf.filled();
                 *moved += data.len();
+                self.active |= !data.is_empty();
                 // What came before its end or its failure goes on first.
                 if !data.is_empty() && self.pass(cx, writer, data, websocket, close).is_err() {
                     return Poll::Ready(Err(Broken::Writer));
@@ -546,7 +554,7 @@ impl Tunnel {
             closing.then_some(to_client.as_bytes()),
             &mut down,
         );
-        if up + down > 0 {
+        if std::mem::take(&mut self.to_upstream.active) | std::mem::take(&mut self.to_client.active) {
             self.control.last_activity.set(clock::now());
         }
         if let Poll::Ready(Err(broken)) = upward {

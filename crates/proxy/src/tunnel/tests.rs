@@ -17,6 +17,33 @@ fn read(from: &mut DuplexStream, most: usize) -> usize {
 }
 
 #[test]
+fn what_a_slow_reader_takes_counts_as_activity() {
+    let (mut source, reader) = tokio::io::duplex(1 << 20);
+    let (writer, mut sink) = tokio::io::duplex(1024);
+    let (mut reader, mut writer) = (Side::Stream(Box::new(reader)), Side::Stream(Box::new(writer)));
+    assert!(Pin::new(&mut source).poll_write(&mut Context::from_waker(Waker::noop()), &[b'x'; 8 * 1024]).is_ready());
+    let mut direction = Direction::beginning_with(Bytes::new(), false);
+    pump(&mut direction, &mut reader, &mut writer);
+    assert!(std::mem::take(&mut direction.active) && !direction.spill.is_empty());
+    pump(&mut direction, &mut reader, &mut writer);
+    assert!(!direction.active, "nothing moved");
+    read(&mut sink, 512);
+    pump(&mut direction, &mut reader, &mut writer);
+    assert!(direction.active);
+}
+
+#[test]
+fn only_a_websocket_has_little_time_once_a_side_has_ended() {
+    let limit = |websocket, idle| {
+        let (last_activity, half_closed, word, waker) = (Cell::new(0), Cell::new(true), Cell::new(Word::None), RefCell::new(None));
+        Control { last_activity, idle, websocket, half_closed, word, waker }.limit()
+    };
+    let (hour, least) = (clock::millis(Duration::from_hours(1)), clock::millis(HALF_CLOSED));
+    assert_eq!([limit(true, Some(hour)), limit(true, None), limit(true, Some(5))], [Some(least), Some(least), Some(5)]);
+    assert_eq!([limit(false, Some(hour)), limit(false, None)], [Some(hour), None]);
+}
+
+#[test]
 fn how_much_is_read_at_once_follows_what_is_taken() {
     const PLENTY: usize = 4 << 20;
     const ROOM: usize = 1 << 20;
