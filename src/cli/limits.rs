@@ -13,6 +13,11 @@ const SMALLEST_HEAD: u64 = 4 * 1024;
 /// Larger ones would let a few thousand clients take gigabytes.
 const LARGEST_HEAD: u64 = 1 << 20;
 
+/// Fewer than browsers send behind a few proxies.
+const FEWEST_HEADERS: usize = 32;
+/// Of more each request costs more than all the rest of it.
+const MOST_HEADERS: usize = 1000;
+
 const HEADING: &str = "Limits";
 
 #[derive(Debug, Args)]
@@ -26,6 +31,9 @@ pub struct LimitOptions {
     /// Bytes of a request's head; longer ones are answered 431
     #[arg(long, help_heading = HEADING, default_value = "64Ki", value_parser = head_size, value_name = "SIZE")]
     pub max_head_size: usize,
+    /// Fields of a request's head; more are answered 431
+    #[arg(long, help_heading = HEADING, default_value = "100", value_parser = header_count, value_name = "N")]
+    pub max_header_count: usize,
     /// How long a client may take for a request's head, and for the TLS handshake; 408 after that
     #[arg(long, help_heading = HEADING, default_value = "15s", value_parser = duration, value_name = "TIME")]
     pub head_timeout: Duration,
@@ -55,6 +63,14 @@ pub struct LimitOptions {
     pub connect_attempts: NonZeroUsize,
 }
 
+fn header_count(text: &str) -> Result<usize, String> {
+    let count = text.parse().map_err(|_| "expected a number".to_owned())?;
+    if !(FEWEST_HEADERS..=MOST_HEADERS).contains(&count) {
+        return Err(format!("expected between {FEWEST_HEADERS} and {MOST_HEADERS}"));
+    }
+    Ok(count)
+}
+
 fn head_size(text: &str) -> Result<usize, String> {
     let size = size(text)?;
     if !(SMALLEST_HEAD..=LARGEST_HEAD).contains(&size) {
@@ -69,6 +85,7 @@ impl From<&LimitOptions> for Limits {
             connections: options.max_connections.map(NonZeroUsize::get),
             handshakes: options.max_handshakes.get(),
             head_size: options.max_head_size,
+            header_count: options.max_header_count,
             head_time: options.head_timeout,
             idle_time: options.idle_timeout,
             body_time: options.body_timeout,
@@ -106,6 +123,7 @@ mod tests {
             ["--max-handshakes", "0"],
             ["--max-head-size", "0"],
             ["--max-head-size", "1Gi"],
+            ["--max-header-count", "0"],
             ["--max-streams", "0"],
             ["--connect-attempts", "0"],
             ["--idle-timeout", "soon"],

@@ -42,6 +42,8 @@ pub struct Limits {
     pub handshakes: usize,
     /// Bytes of a request's head. Large cookies take some 8 KiB, Kerberos tokens up to 48 KiB.
     pub head_size: usize,
+    /// Fields of a request's head, whichever version it comes by. Browsers send some 20.
+    pub header_count: usize,
     /// From the connection's begin, or the first byte of a next request, until the request's head is complete. PROXY header and TLS
     /// handshake have the same time of their own.
     pub head_time: Duration,
@@ -70,6 +72,7 @@ impl Default for Limits {
             connections: None,
             handshakes: 512,
             head_size: 64 * 1024,
+            header_count: 100,
             head_time: Duration::from_secs(15),
             idle_time: Duration::from_secs(75),
             body_time: Duration::from_mins(1),

@@ -14,7 +14,6 @@ use penstock_http1::{FieldsError, Limits, Name, Progress, RequestError, Response
 use tokio::time::Instant;
 
 use super::{
-    MOST_FIELDS,
     answer::{self, Asker},
     arrival::Client,
     coroutine,
@@ -91,7 +90,8 @@ pub(super) fn serve(client: Rc<Client>, mut side: Side<ClientStream>, held: impl
 const _: () = assert!(size_of::<Http1<ClientStream>>() <= 256);
 
 fn limits(client: &Client) -> Limits {
-    Limits { head: client.worker.shared.options.limits.head_size, fields: MOST_FIELDS, ..Limits::default() }
+    let limits = &client.worker.shared.options.limits;
+    Limits { head: limits.head_size, fields: limits.header_count, ..Limits::default() }
 }
 
 /// Waits for the next head. `work` is taken when its first byte comes.

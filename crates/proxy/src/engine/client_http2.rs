@@ -11,7 +11,6 @@ use http::Request;
 use penstock_http1::Limits;
 
 use super::{
-    MOST_FIELDS,
     arrival::Client,
     buffers, coroutine,
     exchange::{self, After, Switched},
@@ -138,12 +137,12 @@ async fn stream(client: &Rc<Client>, request: Request<RecvStream>, respond: Send
 /// Puts a head to the workspace as one of HTTP/1.1.
 fn read_head(client: &Client, parts: &http::request::Parts, work: &mut Workspace) -> Result<(), Answer> {
     let shared = &client.worker.shared;
-    let head_size = shared.options.limits.head_size;
-    let limits = Limits { head: head_size, fields: MOST_FIELDS, ..Limits::default() };
+    let (head, fields) = (shared.options.limits.head_size, shared.options.limits.header_count);
+    let limits = Limits { head, fields, ..Limits::default() };
     work.version = Version::Http2;
     work.connect = Connect::No;
     work.request.give_buffer(buffers::small);
-    let over = http2_heads::over_limit(parts, head_size, MOST_FIELDS);
+    let over = http2_heads::over_limit(parts, head, fields);
     let read = http2_heads::request_of(parts, &mut work.request, &limits);
     if let Some(limit) = over {
         shared.metrics.limits.inc(limit);

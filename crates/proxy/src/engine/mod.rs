@@ -33,6 +33,3 @@ pub(crate) use arrival::serve;
 pub(crate) use headers::HeaderPlan;
 pub(crate) use outgoing::{BeginError, Http1Upstream, Http2Sender};
 pub(crate) use record::Record;
-
-/// Fields of a request's head, whichever version it comes by. Browsers send some 20.
-const MOST_FIELDS: usize = 100;
