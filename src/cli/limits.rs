@@ -52,6 +52,9 @@ pub struct LimitOptions {
     /// Streams that an HTTP/2 client may reset before they were looked at, before its connection is closed
     #[arg(long, help_heading = HEADING, default_value = "50", value_name = "N")]
     pub max_resets: usize,
+    /// Frames without use (PING and others) in a second of an HTTP/2 client beyond what its requests need, before its connection is closed; a request that is taken back counts as ten
+    #[arg(long, help_heading = HEADING, default_value = "10000", value_parser = clap::value_parser!(u32).range(200..), value_name = "N")]
+    pub max_control_frames: u32,
     /// Connections without a request that each worker keeps to one endpoint
     #[arg(long, help_heading = HEADING, default_value = "256", value_name = "N")]
     pub upstream_keepalive: usize,
@@ -92,6 +95,7 @@ impl From<&LimitOptions> for Limits {
             write_time: options.write_timeout,
             streams: options.max_streams,
             resets: options.max_resets,
+            control_frames: options.max_control_frames,
             upstream_idle: options.upstream_keepalive,
             upstream_idle_time: options.upstream_keepalive_timeout,
             connect_attempts: options.connect_attempts.get(),
@@ -125,6 +129,7 @@ mod tests {
             ["--max-head-size", "1Gi"],
             ["--max-header-count", "0"],
             ["--max-streams", "0"],
+            ["--max-control-frames", "0"],
             ["--connect-attempts", "0"],
             ["--idle-timeout", "soon"],
         ] {

@@ -147,6 +147,8 @@ reasons! {
         BodySize = "body_size",
         /// Streams that a client reset, or had us reset, one after another.
         Resets = "resets",
+        /// Frames of HTTP/2 that ask for nothing, one after another.
+        ControlFrames = "control_frames",
         /// Time until a request's head was complete, TLS handshake and PROXY header included.
         HeadTime = "head_time",
         BodyTime = "body_time",

@@ -58,6 +58,10 @@ pub struct Limits {
     pub streams: u32,
     /// Streams that a client may reset before we looked at them, before its connection is closed (CVE-2023-44487).
     pub resets: usize,
+    /// Frames of an HTTP/2 client in a second, and at once, that ask for nothing (PING, WINDOW_UPDATE and others), beyond those that its requests and responses
+    /// call for, before its connection is closed (CVE-2019-9512). A request that it takes back counts as ten, so that a thousand a second may run into a
+    /// short deadline; SETTINGS count as 200.
+    pub control_frames: u32,
     /// Connections without a request that each worker keeps to one endpoint.
     pub upstream_idle: usize,
     /// How long those are kept. Below the 75 s of nginx's upstreams; who closes earlier than that costs one retry.
@@ -79,6 +83,7 @@ impl Default for Limits {
             write_time: Duration::from_mins(1),
             streams: 256,
             resets: 50,
+            control_frames: 10_000,
             upstream_idle: 256,
             upstream_idle_time: Duration::from_mins(1),
             connect_attempts: 3,

@@ -1,6 +1,6 @@
 //! A client's HTTP/2 connection: it is driven here, and each of its streams is a task of its own, so that none waits for another.
 
-use std::{future::poll_fn, rc::Rc, task::Poll};
+use std::{cell::Cell, future::poll_fn, rc::Rc, task::Poll};
 
 use bytes::Bytes;
 use h2::{
@@ -15,6 +15,7 @@ use super::{
     buffers, coroutine,
     exchange::{self, After, Switched},
     http2::Http2,
+    http2_frames::Counted,
     http2_heads::{self, Unwritable},
     message::{Connect, Version},
     side::Side,
@@ -51,7 +52,9 @@ pub(super) async fn serve(client: Rc<Client>, stream: ClientStream, _held: impl 
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(STREAM_WINDOW.saturating_mul(limits.streams.max(1)).min(LARGEST_WINDOW))
         .max_send_buffer_size(SEND_BUFFER);
-    let mut handshake = std::pin::pin!(builder.handshake::<_, Bytes>(stream));
+    let over = Rc::new(Cell::new(None));
+    let counted = Counted::new(stream, limits.control_frames, over.clone());
+    let mut handshake = std::pin::pin!(builder.handshake::<_, Bytes>(counted));
     let shaken = poll_fn(|cx| match control.listen(cx.waker()) {
         Command::HeadTimedOut => {
             metrics.limits.inc(LimitHit::HeadTime);
@@ -66,7 +69,7 @@ pub(super) async fn serve(client: Rc<Client>, stream: ClientStream, _held: impl 
     if client.worker.draining.get() {
         connection.graceful_shutdown();
     }
-    if let Err(error) = drive(&client, &mut connection).await {
+    if let Err(error) = drive(&client, &mut connection, &over).await {
         // Other floods (of CONTINUATION, of empty DATA) have the same code, and count as resets too.
         if error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
             metrics.limits.inc(LimitHit::Resets);
@@ -75,8 +78,13 @@ pub(super) async fn serve(client: Rc<Client>, stream: ClientStream, _held: impl 
     }
 }
 
-async fn drive(client: &Rc<Client>, connection: &mut Connection<ClientStream, Bytes>) -> Result<(), h2::Error> {
+async fn drive(
+    client: &Rc<Client>,
+    connection: &mut Connection<Counted<ClientStream>, Bytes>,
+    over: &Cell<Option<LimitHit>>,
+) -> Result<(), h2::Error> {
     let mut told = Command::None;
+    let mut calmed = false;
     poll_fn(|cx| {
         let command = client.control.listen(cx.waker());
         if command != told {
@@ -92,7 +100,15 @@ async fn drive(client: &Rc<Client>, connection: &mut Connection<ClientStream, By
             }
         }
         loop {
-            match std::task::ready!(connection.poll_accept(cx)) {
+            let accepted = connection.poll_accept(cx);
+            if let Some(limit) = over.get()
+                && !std::mem::replace(&mut calmed, true)
+            {
+                client.worker.shared.metrics.limits.inc(limit);
+                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                continue;
+            }
+            match std::task::ready!(accepted) {
                 Some(Ok((request, respond))) => spawn(client, request, respond),
                 Some(Err(error)) => return Poll::Ready(Err(error)),
                 None => return Poll::Ready(Ok(())),

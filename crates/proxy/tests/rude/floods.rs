@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use penstock_proxy::Limits;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
     case::{Step, When, say},
-    frames::{CONTINUATION, Connection, DATA, EH, ES, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, block},
+    frames::{
+        CONTINUATION, Connection, DATA, EH, ES, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, farewell,
+    },
     stage::{Stage, stage_of},
-    support::{PATIENCE, http2::frame, met, route, until},
+    support::{PATIENCE, backend, http2::frame, met, route, until},
 };
 
 /// What is sent at most. Whatever is kept of it would show.
@@ -49,7 +51,7 @@ struct Flood {
     source: &'static str,
     /// What goes before it.
     begins: Vec<u8>,
-    piece: fn(u32) -> Vec<u8>,
+    piece: Piece,
     /// What follows the fault may be passed over for as long as it comes (RFC 9113 §5.1), if nothing of it is kept.
     ignored: bool,
 }
@@ -188,4 +190,138 @@ async fn windows_that_stay_closed_cost_their_streams_alone() {
     while !matches!(connection.frame().await.expect("the connection is closed"), (PING, 1, 0, payload) if payload == b"still up") {}
     others(&stage).await;
     until("requests stay", || stage.proxy.plane.metrics().requests_in_flight.get() == 0).await;
+}
+
+/// The frames of a number.
+type Piece = fn(u32) -> Vec<u8>;
+
+/// Who reads all the while is not found out by what waits to be written.
+#[tokio::test]
+async fn floods_by_a_client_that_reads_are_closed_too() {
+    let stage = stage_of(Limits::default(), |address| vec![route("/", address)]).await;
+    let floods: [(&str, &str, Piece, &str); 10] = [
+        ("pings", "CVE-2019-9512", |_| frame(PING, 0, 0, &[7; 8]), "control_frames"),
+        ("answers to pings of nobody", "CVE-2019-9512", |_| frame(PING, 1, 0, &[7; 8]), "control_frames"),
+        ("settings", "CVE-2019-9515", |_| frame(SETTINGS, 0, 0, &[]), "control_frames"),
+        (
+            "settings that move all windows",
+            "CVE-2019-9515",
+            |number| frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 255, 255 - (number % 2) as u8]),
+            "control_frames",
+        ),
+        ("priorities", "CVE-2019-9513", |number| frame(PRIORITY, 0, 3 + 2 * (number % 99), &[0, 0, 0, 1, 7]), "control_frames"),
+        ("windows opened by a byte", "CVE-2019-9511", |_| frame(WINDOW_UPDATE, 0, 0, &1_u32.to_be_bytes()), "control_frames"),
+        ("frames that nobody knows", "RFC 9113 §10.5", |_| frame(77, 0, 0, &[]), "control_frames"),
+        (
+            "streams beyond what there may be",
+            "CVE-2023-44487",
+            |number| {
+                // The first 256 wait for an answer.
+                frame(HEADERS, EH | ES, 3 + 2 * number, &head_for("/silent"))
+            },
+            "resets",
+        ),
+        (
+            "resets that we are made to send",
+            "CVE-2025-8671",
+            |number| {
+                let stream = 3 + 2 * number;
+                [head(stream, EH), frame(WINDOW_UPDATE, 0, stream, &0x7fff_ffff_u32.to_be_bytes())].concat()
+            },
+            "resets",
+        ),
+        (
+            "resets at once",
+            "CVE-2023-44487",
+            |number| {
+                let stream = 3 + 2 * number;
+                [head(stream, EH | ES), frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())].concat()
+            },
+            "resets",
+        ),
+    ];
+    stage.begin(&[Step::Await], When::Head);
+    for (name, source, piece, limit) in floods {
+        let before = met(&stage.proxy, limit);
+        let mut connection = Connection::open(&stage, &[]).await;
+        let (mut reader, mut writer) = connection.stream.split();
+        let reading = async {
+            let mut all = Vec::new();
+            let ended = tokio::time::timeout(PATIENCE, reader.read_to_end(&mut all)).await;
+            assert!(ended.is_ok(), "{name} ({source}): it is never closed");
+            all
+        };
+        let writing = async {
+            for number in (0..40_000).step_by(100) {
+                let pieces = (number..number + 100).flat_map(piece).collect::<Vec<_>>();
+                if writer.write_all(&pieces).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let (all, ()) = tokio::join!(reading, writing);
+        assert_eq!(farewell(&all).as_deref(), Some("ENHANCE_YOUR_CALM"), "{name} ({source})");
+        assert_eq!(met(&stage.proxy, limit), before + 1, "{name} ({source})");
+        drop(connection);
+        others(&stage).await;
+    }
+    until("requests stay", || stage.proxy.plane.metrics().requests_in_flight.get() == 0).await;
+}
+
+fn head_for(path: &str) -> Vec<u8> {
+    block(&[(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "a")])
+}
+
+/// CVE-2023-44487 itself: each request is on its way to the backend when it is taken back.
+#[tokio::test]
+async fn requests_that_are_taken_back_one_after_another_close_their_connection() {
+    let silent = backend(|mut stream| async move {
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let limits = Limits { control_frames: 200, ..Limits::default() };
+    let stage = stage_of(limits, |address| vec![route("/silent", silent), route("/", address)]).await;
+    let metrics = stage.proxy.plane.metrics();
+    let mut connection = Connection::open(&stage, &[]).await;
+    let mut taken_back = 0;
+    while met(&stage.proxy, "resets") == 0 {
+        assert!(taken_back < 1000, "it goes on for ever");
+        let stream = 1 + 2 * taken_back;
+        let _ = connection.stream.write_all(&frame(HEADERS, EH | ES, stream, &head_for("/silent"))).await;
+        until("not under way", || metrics.requests_in_flight.get() == 1 || met(&stage.proxy, "resets") > 0).await;
+        let _ = connection.stream.write_all(&frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())).await;
+        until("not given up", || metrics.requests_in_flight.get() == 0).await;
+        taken_back += 1;
+    }
+    let mut all = Vec::new();
+    let _ = tokio::time::timeout(PATIENCE, connection.stream.read_to_end(&mut all)).await.expect("never closed");
+    assert_eq!(farewell(&all).as_deref(), Some("ENHANCE_YOUR_CALM"));
+    assert!(taken_back >= 20, "{taken_back}");
+    others(&stage).await;
+}
+
+#[tokio::test]
+async fn who_takes_back_no_more_than_is_answered_is_served_on() {
+    let silent = backend(|mut stream| async move {
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let limits = Limits { control_frames: 200, ..Limits::default() };
+    let stage = stage_of(limits, |address| vec![route("/silent", silent), route("/", address)]).await;
+    let metrics = stage.proxy.plane.metrics();
+    let mut connection = Connection::open(&stage, &[]).await;
+    for number in 0..100 {
+        let stream = 1 + 4 * number;
+        let asked = [
+            frame(HEADERS, EH | ES, stream, &head_for("/silent")),
+            frame(HEADERS, EH | ES, stream + 2, &head_for("/word/here")),
+            frame(PING, 0, 0, &[7; 8]),
+        ];
+        connection.stream.write_all(&asked.concat()).await.unwrap();
+        while !matches!(connection.frame().await.expect("closed"), (DATA, _, on, _) if on == stream + 2) {}
+        until("not under way", || metrics.requests_in_flight.get() == 1).await;
+        connection.stream.write_all(&frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())).await.unwrap();
+        until("not given up", || metrics.requests_in_flight.get() == 0).await;
+    }
+    assert_eq!((met(&stage.proxy, "resets"), met(&stage.proxy, "control_frames")), (0, 0));
 }

@@ -16,6 +16,7 @@ use crate::{
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
+pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
@@ -99,6 +100,20 @@ fn reason(code: &[u8]) -> String {
     ];
     let code = u32::from_be_bytes(code[..4].try_into().unwrap());
     NAMES.get(code as usize).map_or_else(|| code.to_string(), |name| (*name).to_owned())
+}
+
+/// What the last GOAWAY among these frames says.
+pub fn farewell(mut bytes: &[u8]) -> Option<String> {
+    let mut told = None;
+    while let Some(head) = bytes.get(..9) {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let Some(payload) = bytes.get(9..9 + length) else { break };
+        if head[3] == GOAWAY {
+            told = Some(reason(&payload[4..]));
+        }
+        bytes = &bytes[9 + length..];
+    }
+    told
 }
 
 pub struct Connection {
