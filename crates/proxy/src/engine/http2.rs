@@ -14,13 +14,15 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture, server::SendResponse};
-use penstock_http1::{Fields, ResponseHead};
+use http::HeaderMap;
+use penstock_http1::{BodyError as TrailerError, Fields, FieldsError, ResponseHead};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Instant,
 };
 
 use super::{
+    MOST_FIELDS,
     fault::{BodyError, HeadError, WriteError},
     forward::RESPONSE_LIMITS,
     http2_heads as heads,
@@ -44,6 +46,8 @@ pub(super) struct Http2 {
     /// What comes is no body: it is kept for a tunnel.
     held: bool,
     trailers: Option<Box<Fields>>,
+    /// How many of them there may be.
+    most_trailers: usize,
     /// The body that goes is.
     ended: bool,
     /// How long the peer may leave its window closed, and since when it does.
@@ -69,6 +73,7 @@ impl Http2 {
             read: false,
             held: false,
             trailers: None,
+            most_trailers: RESPONSE_LIMITS.fields,
             ended: false,
             write_limit: None,
             blocked: None,
@@ -79,7 +84,14 @@ impl Http2 {
     /// The stream of a client's request.
     pub(super) fn of_client(respond: SendResponse<Bytes>, recv: RecvStream, write_limit: Duration) -> Self {
         let read = recv.is_end_stream();
-        Self { respond: Some(respond), recv: Some(recv), read, write_limit: Some(write_limit), ..Self::new() }
+        Self {
+            respond: Some(respond),
+            recv: Some(recv),
+            read,
+            most_trailers: MOST_FIELDS,
+            write_limit: Some(write_limit),
+            ..Self::new()
+        }
     }
 
     /// The stream of a request to an endpoint. `ended`: it has no body.
@@ -104,6 +116,7 @@ impl Http2 {
                     let trailers = ready!(recv.poll_trailers(cx)).map_err(BodyError::Http2)?;
                     self.read = true;
                     if let Some(trailers) = trailers {
+                        within_limits(&trailers, self.most_trailers).map_err(BodyError::Framing)?;
                         let mut fields = Fields::new();
                         heads::fields_of(&trailers, &mut fields).map_err(|_| BodyError::Trailers)?;
                         self.trailers = Some(Box::new(fields));
@@ -267,6 +280,16 @@ impl Http2 {
     pub(super) fn into_duplex(self) -> Option<Duplex> {
         Some(Duplex { send: self.send?, recv: self.recv?, piece: self.piece, ended: self.ended })
     }
+}
+
+/// As over HTTP/1.1: h2 takes as much for trailers as for a head.
+fn within_limits(trailers: &HeaderMap, most: usize) -> Result<(), TrailerError> {
+    if trailers.len() > most {
+        return Err(TrailerError::Trailers(FieldsError::TooMany));
+    }
+    // As it would be written: a colon, a blank and a line end for each.
+    let size: usize = trailers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if size > RESPONSE_LIMITS.trailers { Err(TrailerError::TrailersTooLarge) } else { Ok(()) }
 }
 
 /// A stream as bytes both ways.

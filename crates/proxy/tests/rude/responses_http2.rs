@@ -184,6 +184,20 @@ async fn heads_and_what_comes_before_and_after() {
             0,
         ),
         case(
+            "more trailers than there may be",
+            "RFC 9113 §10.5.1",
+            vec![ok(0), data("hello", 0), Step::Begun, head(&[("x-a", "1"); 129], ES)],
+            "200 chunked \"hello\" cut",
+            0,
+        ),
+        case(
+            "trailers that are too large",
+            "RFC 9113 §10.5.1",
+            vec![ok(0), data("hello", 0), Step::Begun, head(&[("x-a", &"x".repeat(8200))], ES)],
+            "200 chunked \"hello\" cut",
+            0,
+        ),
+        case(
             "trailers that do not end it",
             "RFC 9113 §8.1",
             vec![ok(0), data("hello", 0), Step::Begun, head(&[("x-a", "1")], 0)],
