@@ -63,6 +63,11 @@ impl BodyEncoder {
         Self { framing, done: false }
     }
 
+    /// Whether the end of the connection says where the body ends (RFC 9112 §6.3 item 8): one that was cut cannot be told from a whole one by it.
+    pub const fn is_until_close(&self) -> bool {
+        matches!(self.framing, ResponseFraming::UntilClose)
+    }
+
     /// Counts a piece of data that is about to be written, and gives what goes around it.
     pub fn piece(&mut self, length: usize) -> Result<Frame, EncodeError> {
         let bare = Frame { before: ChunkHead::NONE, after: b"" };

@@ -75,7 +75,7 @@ pub(super) fn serve(client: Rc<Client>, mut side: Side<ClientStream>, held: impl
             match ended.after {
                 After::Keep => {}
                 After::Close { unread } => return Box::pin(close(side, unread)).await,
-                After::Cut => return,
+                After::Cut => return cut(side),
                 After::Tunnel(switched) => return tunnel_begins(&client, side, *switched),
             }
             if client.control.command() >= Command::Finish {
@@ -207,6 +207,15 @@ async fn close(side: Side<ClientStream>, unread: bool) {
         Poll::Ready(())
     })
     .await;
+}
+
+/// Closes a connection within a response, so that this cannot be taken for its end.
+fn cut(mut side: Side<ClientStream>) {
+    if let Side::Http1(http1) = &mut side
+        && http1.ends_by_close()
+    {
+        http1.stream().reset_on_close();
+    }
 }
 
 /// Joins both sides. The tunnel's task is spawned anew, so that nothing of HTTP stays in memory.

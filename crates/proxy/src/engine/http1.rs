@@ -236,6 +236,11 @@ impl<S> Http1<S> {
         ended.map_err(WriteError::Length)
     }
 
+    /// Whether the peer takes the connection's end for that of the body.
+    pub(super) fn ends_by_close(&self) -> bool {
+        self.encoder.is_until_close()
+    }
+
     /// What was written and not sent is not sent.
     pub(super) fn forget_output(&mut self) {
         self.written = 0;

@@ -46,7 +46,8 @@ pub struct Case {
     pub says: Vec<Step>,
     pub when: When,
     /// What the client gets, message by message, and then what becomes of its connection: it `stays`, `closes` (after whole messages), is
-    /// `cut` within one, or is a `tunnel` through which this comes.
+    /// `cut` within one, or `reset` (by TCP, so that nobody takes the end of the connection for that of the body), or is a `tunnel` through which this
+    /// comes.
     pub gets: String,
     /// What the backend gets, message by message.
     pub passes: String,

@@ -224,7 +224,7 @@ impl Stage {
         let _ = reader.stream.write_all(request.as_bytes()).await;
         match reader.message(Kind::Response { bodiless: false }).await {
             Seen::Whole(message) if message.body() == word.as_bytes() && reader.buffer.is_empty() => Ok(()),
-            Seen::End | Seen::Reset => Err(CLOSES.to_owned()),
+            Seen::End | Seen::Reset(None) => Err(CLOSES.to_owned()),
             other => Err(format!("a word is answered by {}", told(other))),
         }
     }

@@ -107,6 +107,11 @@ async fn ends_that_come_too_early() {
         ..case
     };
     let none = "200 length \"\"; cut";
+    let until_close = |case: Case| Case {
+        sends: b"GET /x HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n".to_vec(),
+        gets: "200 until close \"hello\"; reset".to_owned(),
+        ..case
+    };
     let cases = vec![
         cut("within a length", "RFC 9112 §8", SIZED, "hello", "200 length \"hello\"; cut"),
         cut("before any of a length", "RFC 9112 §8", SIZED, "", none),
@@ -151,6 +156,19 @@ async fn ends_that_come_too_early() {
             "5\r\nhello\r\n0\r\nX : a\n\r\n\r\n",
             "200 chunked \"hello\"; cut",
         ),
+        // To HTTP/1.0 the end of the connection is the end of such a body.
+        until_close(cut("within a chunk, to HTTP/1.0", "RFC 9112 §8", CHUNKED, "a\r\nhello", "")),
+        until_close(cut("before the last chunk, to HTTP/1.0", "RFC 9112 §8", CHUNKED, "5\r\nhello\r\n", "")),
+        until_close(cut("a chunk's size that is none, to HTTP/1.0", "RFC 9112 §7.1", CHUNKED, "5\r\nhello\r\nz\r\n", "")),
+        until_close(reset(
+            "a reset instead of an end, to HTTP/1.0",
+            vec![say("HTTP/1.1 200 OK\r\n\r\nhello"), Step::Begun, Step::Reset],
+            "",
+        )),
+        Case {
+            sends: b"GET /x HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n".to_vec(),
+            ..cut("within a length, to HTTP/1.0", "RFC 9112 §8", SIZED, "hello", "200 length \"hello\"; cut")
+        },
         post(ends("before the response", "RFC 9112 §8", "", "502; stays")),
         ends("within the status line", "RFC 9112 §8", "HTTP/1.1 20", REFUSED),
         ends("within a field", "RFC 9112 §8", "HTTP/1.1 200 OK\r\nContent-Le", REFUSED),

@@ -78,7 +78,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
         }
         let message = match reader.message(Kind::Request).await {
             Seen::Whole(message) => message,
-            Seen::End | Seen::Reset => return,
+            Seen::End | Seen::Reset(None) => return,
             other => return shared.note(told(other)),
         };
         let target = message.start.split(' ').nth(1).unwrap_or_default().to_owned();
@@ -105,7 +105,8 @@ pub fn told(seen: Seen) -> String {
         Seen::Cut(Some(message)) => format!("{} cut", message.told()),
         Seen::Cut(None) => "cut in its head".to_owned(),
         Seen::End => "nothing".to_owned(),
-        Seen::Reset => "reset".to_owned(),
+        Seen::Reset(Some(message)) => format!("{} reset", message.told()),
+        Seen::Reset(None) => "reset".to_owned(),
         Seen::Bad(why) => format!("DOUBTFUL: {why}"),
     }
 }
@@ -278,7 +279,7 @@ impl Stage {
             let _ = tokio::time::timeout(PATIENCE, reader.stream.read_buf(&mut reader.buffer)).await;
             begun.notify_one();
             self.shared.begun.notify_one();
-            if end == "cut" {
+            if end == "cut" || end == "reset" {
                 expected.push("");
             }
             for wanted in &expected {
@@ -290,6 +291,10 @@ impl Stage {
                     }
                     Seen::Cut(Some(message)) => {
                         got.push(format!("{}; cut", message.told()));
+                        return (got, None);
+                    }
+                    Seen::Reset(Some(message)) => {
+                        got.push(format!("{}; reset", message.told()));
                         return (got, None);
                     }
                     other => {
@@ -304,7 +309,7 @@ impl Stage {
         self.shared.got.notify_one();
         let mut kept = None;
         match end {
-            "cut" => {}
+            "cut" | "reset" => {}
             "stays" if closing.as_deref() == Some("close") => got.push("closes".to_owned()),
             "stays" => {
                 got.push("stays".to_owned());

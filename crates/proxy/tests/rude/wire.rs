@@ -26,8 +26,8 @@ pub enum Seen {
     Cut(Option<Message>),
     /// It ended before it.
     End,
-    /// It was reset, after whatever came of a message.
-    Reset,
+    /// It was reset, before a message or within it.
+    Reset(Option<Message>),
     Bad(String),
 }
 
@@ -139,7 +139,7 @@ impl<S: AsyncRead + Unpin> Reader<S> {
             match tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.buffer)).await {
                 Err(_) => return Seen::Bad(format!("nothing more came after {}", shown(&self.buffer))),
                 Ok(Ok(read)) => ended = read == 0,
-                Ok(Err(_)) => return Seen::Reset,
+                Ok(Err(_)) => return Seen::Reset(parse(&self.buffer, kind, false).ok().and_then(|(message, _)| message)),
             }
         }
     }
