@@ -28,9 +28,10 @@ use crate::{
 };
 
 /// Any byte stream of both ways.
-pub(crate) trait Duplex: AsyncRead + AsyncWrite + Unpin + fmt::Debug {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin + fmt::Debug> Duplex for T {}
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Unpin + fmt::Debug {
+    /// The other side failed: its end is not to look like one in good order.
+    fn fail(&mut self);
+}
 
 /// TCP with or without TLS.
 #[derive(Debug)]
@@ -441,6 +442,13 @@ impl Transport {
 }
 
 impl ClientStream {
+    /// It ends within something.
+    pub(crate) fn reset_on_close(&self) {
+        self.transport.reset_on_close();
+    }
+}
+
+impl UpstreamStream {
     /// It ends within something.
     pub(crate) fn reset_on_close(&self) {
         self.transport.reset_on_close();

@@ -82,6 +82,15 @@ impl Side {
             Self::Stream(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
+
+    /// Its tunnel failed: whoever is there is to know that something may be missing.
+    fn fail(&mut self) {
+        match self {
+            Self::Client(stream) => stream.reset_on_close(),
+            Self::Upstream(stream) => stream.reset_on_close(),
+            Self::Stream(stream) => stream.fail(),
+        }
+    }
 }
 
 /// How a tunnel ended.
@@ -300,6 +309,10 @@ pub(crate) async fn run(
         closed_at: None,
     };
     let end = std::future::poll_fn(|cx| tunnel.poll(cx, &worker)).await;
+    if matches!(end, TunnelEnd::ClientError | TunnelEnd::UpstreamError) {
+        tunnel.client.fail();
+        tunnel.upstream.fail();
+    }
     opened.ended(end);
     record.tunnel_ended(tunnel.to_upstream.bytes, tunnel.to_client.bytes, &End::Counted(end));
     tracing::debug!(end = %End::Counted(end), "tunnel ended");
@@ -590,8 +603,13 @@ impl Tunnel {
         Poll::Pending
     }
 
-    /// After a Close of ours the other's connection may fail as it likes.
+    /// After a Close, of ours or its own, the other's connection may fail as it likes.
     fn broken(&self, end: TunnelEnd) -> TunnelEnd {
+        let end = match end {
+            TunnelEnd::ClientError if self.to_upstream.frames.close_seen() => TunnelEnd::Client,
+            TunnelEnd::UpstreamError if self.to_client.frames.close_seen() => TunnelEnd::Upstream,
+            end => end,
+        };
         if self.to_client.sealed { TunnelEnd::DrainedWithClose } else { self.first_end.unwrap_or(end) }
     }
 }

@@ -278,7 +278,7 @@ impl Http2 {
 
     /// The bare stream, for a tunnel.
     pub(super) fn into_duplex(self) -> Option<Duplex> {
-        Some(Duplex { send: self.send?, recv: self.recv?, piece: self.piece, ended: self.ended })
+        Some(Duplex { send: self.send?, recv: self.recv?, piece: self.piece, ended: self.ended, failed: false })
     }
 }
 
@@ -298,6 +298,8 @@ pub(super) struct Duplex {
     recv: RecvStream,
     piece: Bytes,
     ended: bool,
+    /// The other side of the tunnel did.
+    failed: bool,
 }
 
 impl fmt::Debug for Duplex {
@@ -307,12 +309,20 @@ impl fmt::Debug for Duplex {
 }
 
 impl Drop for Duplex {
-    /// A tunnel that is over ends, as TCP does: a reset would say that bytes were lost.
+    /// A tunnel that is over ends, as TCP does: a reset says that bytes were lost (RFC 8441 §5).
     fn drop(&mut self) {
-        if !self.ended {
+        if self.failed {
+            self.send.send_reset(Reason::CANCEL);
+        } else if !self.ended {
             // Whoever is gone already needs no end.
             let _ = self.send.send_data(Bytes::new(), true);
         }
+    }
+}
+
+impl crate::io::Duplex for Duplex {
+    fn fail(&mut self) {
+        self.failed = true;
     }
 }
 
@@ -329,8 +339,8 @@ impl AsyncRead for Duplex {
                 Some(Ok(data)) => this.piece = data,
                 Some(Err(error)) => {
                     return Poll::Ready(match error.reason() {
-                        // Whoever gives up a tunnel in this way has nothing more to say.
-                        Some(Reason::NO_ERROR | Reason::CANCEL) => Ok(()),
+                        // CANCEL is what TCP's reset is here (RFC 8441 §5); this is none.
+                        Some(Reason::NO_ERROR) => Ok(()),
                         _ => Err(io_error(error)),
                     });
                 }

@@ -4,6 +4,10 @@ use tokio::io::DuplexStream;
 
 use super::*;
 
+impl Duplex for DuplexStream {
+    fn fail(&mut self) {}
+}
+
 fn pump(direction: &mut Direction, reader: &mut Side, writer: &mut Side) {
     let pumped = direction.poll_pump(&mut Context::from_waker(Waker::noop()), reader, writer, false, None, &mut 0);
     assert!(pumped.is_pending());

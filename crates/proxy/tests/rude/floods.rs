@@ -244,7 +244,7 @@ async fn floods_by_a_client_that_reads_are_closed_too() {
     for (name, source, piece, limit) in floods {
         let before = met(&stage.proxy, limit);
         let mut connection = Connection::open(&stage, &[]).await;
-        let (mut reader, mut writer) = connection.stream.split();
+        let (mut reader, mut writer) = tokio::io::split(&mut connection.stream);
         let reading = async {
             let mut all = Vec::new();
             let ended = tokio::time::timeout(PATIENCE, reader.read_to_end(&mut all)).await;

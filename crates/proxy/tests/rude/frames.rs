@@ -1,12 +1,9 @@
 //! Frames of HTTP/2 as they are, written and read.
 
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
-    stage::Stage,
+    stage::{Io, Stage},
     support::{
         PATIENCE,
         http2::{PREFACE, frame},
@@ -117,16 +114,16 @@ pub fn farewell(mut bytes: &[u8]) -> Option<String> {
 }
 
 pub struct Connection {
-    pub stream: TcpStream,
+    pub stream: Box<dyn Io>,
     buffer: Vec<u8>,
 }
 
 impl Connection {
     /// With these settings of the client's.
     pub async fn open(stage: &Stage, settings: &[u8]) -> Self {
-        let mut stream = TcpStream::connect(stage.proxy.http).await.unwrap();
-        stream.set_nodelay(true).unwrap();
+        let mut stream = stage.connect(b"h2").await;
         stream.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, settings)].concat()).await.unwrap();
+        stream.flush().await.unwrap();
         Self { stream, buffer: Vec::new() }
     }
 

@@ -6,7 +6,7 @@ use tokio::io::AsyncWriteExt;
 use crate::{
     case::{Step, When, say},
     frames::{CONTINUATION, Connection, DATA, EH, ES, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, block},
-    stage::{Stage, stage},
+    stage::{ALONE, Heap, MOST_TAKEN, Over, Stage, Written, stage, write},
     support::{self, PATIENCE, http2::frame},
     wire::shown,
 };
@@ -34,7 +34,7 @@ async fn play(stage: &Stage, case: &Case) -> Result<(), String> {
     let sibling = [(":method", "GET"), (":scheme", "http"), (":path", &*format!("/word/{word}")), (":authority", "good")];
     let all = [&case.frames[..], &frame(HEADERS, EH | ES, 3, &block(&sibling))].concat();
     // It may be closed before it is all there.
-    let _ = connection.stream.write_all(&all).await;
+    let _ = write(&mut connection.stream, &all, stage.written.get()).await;
     let (got, body) = connection.outcome(!case.gets.is_empty()).await;
     stage.others_are_served().await?;
     if got != case.gets {
@@ -46,12 +46,24 @@ async fn play(stage: &Stage, case: &Case) -> Result<(), String> {
     stage.passed(case.passes).await
 }
 
+/// Written at once and byte by byte, and over TLS.
 async fn run(cases: Vec<Case>) {
     let stage = stage().await;
     let mut failures = Vec::new();
-    for case in &cases {
-        if let Err(why) = play(&stage, case).await {
-            failures.push(format!("{} ({})\n  {why}", case.name, case.source));
+    for (over, written) in [(Over::Tcp, Written::AtOnce), (Over::Tcp, Written::ByteByByte), (Over::Tls, Written::AtOnce)] {
+        stage.over.set(over);
+        stage.written.set(written);
+        for case in &cases {
+            let _alone = ALONE.lock().await;
+            let heap = Heap::measure();
+            let mut played = play(&stage, case).await;
+            let grown = heap.grown();
+            if grown > MOST_TAKEN {
+                played = played.and(Err(format!("it took {grown} bytes")));
+            }
+            if let Err(why) = played {
+                failures.push(format!("{} ({}), {over:?}, {written:?}\n  {why}", case.name, case.source));
+            }
         }
     }
     assert!(failures.is_empty(), "{} of {} cases:\n{}", failures.len(), cases.len(), failures.join("\n"));

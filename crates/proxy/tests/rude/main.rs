@@ -22,3 +22,7 @@ mod support;
 mod targets;
 mod upgrades;
 mod wire;
+
+/// What a case takes is measured.
+#[global_allocator]
+static ALLOCATOR: support::heap::Counting = support::heap::Counting;

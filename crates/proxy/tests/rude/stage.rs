@@ -1,6 +1,7 @@
 //! A proxy with a backend behind it, on which cases are played.
 
 use std::{
+    cell::Cell,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -12,21 +13,86 @@ use std::{
 use penstock_model::Route;
 use penstock_proxy::Limits;
 use tokio::{
-    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     sync::Notify,
 };
 
 use crate::{
     case::{Case, Step, Then, When},
-    support::{PATIENCE, Proxy, backend, model, route, start_within},
+    support::{
+        PATIENCE, Proxy, backend,
+        heap::{LIVE, PEAK},
+        http2, model, route, start_within,
+    },
     wire::{Kind, Reader, Seen, shown},
 };
+
+/// Any stream.
+pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
+
+/// What carries a client's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    Tcp,
+    Tls,
+}
+
+/// How the bytes of a case are written, on both sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    AtOnce,
+    /// One after another, where there are not too many.
+    ByteByByte,
+}
+
+/// Longer ones go in this many pieces.
+const MOST_WRITES: usize = 2000;
+
+/// Writes them, and lets others read between two.
+pub async fn write(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8], how: Written) -> std::io::Result<()> {
+    let length = match how {
+        Written::AtOnce => bytes.len(),
+        Written::ByteByByte => bytes.len().div_ceil(MOST_WRITES),
+    };
+    for piece in bytes.chunks(length.max(1)) {
+        stream.write_all(piece).await?;
+        stream.flush().await?;
+        if how == Written::ByteByByte {
+            tokio::task::yield_now().await;
+        }
+    }
+    Ok(())
+}
+
+/// Each case is measured alone.
+pub static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// What all sides of a case together may take of the heap: the proxy's buffers, and the few copies that those have who play it.
+pub const MOST_TAKEN: i64 = 4 << 20;
+
+/// The heap from here on.
+pub struct Heap(i64);
+
+impl Heap {
+    pub fn measure() -> Self {
+        let live = LIVE.load(Ordering::SeqCst);
+        PEAK.store(live, Ordering::SeqCst);
+        Self(live)
+    }
+
+    /// How much more was allocated at the most.
+    pub fn grown(&self) -> i64 {
+        PEAK.load(Ordering::SeqCst) - self.0
+    }
+}
 
 /// What backends and clients of a stage share.
 #[derive(Debug, Default)]
 pub struct Shared {
-    script: Mutex<(Vec<Step>, Option<When>)>,
+    script: Mutex<(Vec<Step>, Option<When>, Option<Written>)>,
     log: Mutex<Vec<String>>,
     playing: AtomicUsize,
     begun: Notify,
@@ -46,6 +112,8 @@ impl Shared {
 /// A proxy, and the backend behind it.
 pub struct Stage {
     pub proxy: Proxy,
+    pub over: Cell<Over>,
+    pub written: Cell<Written>,
     pub shared: Arc<Shared>,
     words: AtomicUsize,
 }
@@ -58,7 +126,13 @@ pub async fn stage_of(limits: Limits, routes: impl FnOnce(SocketAddr) -> Vec<Rou
     let shared = Arc::new(Shared::default());
     let kept = shared.clone();
     let address = backend(move |stream| serve(stream, kept.clone())).await;
-    Stage { proxy: start_within(limits, &model(routes(address))), shared, words: AtomicUsize::new(0) }
+    Stage {
+        proxy: start_within(limits, &model(routes(address))),
+        over: Cell::new(Over::Tcp),
+        written: Cell::new(Written::AtOnce),
+        shared,
+        words: AtomicUsize::new(0),
+    }
 }
 
 /// The backend: well-behaved to `/word/`, by the script to others.
@@ -69,9 +143,10 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     let mut reader = Reader::new(stream);
     loop {
         let early = reader.has_head().await && !reader.buffer.starts_with(b"GET /word/");
-        let (script, when) = shared.script.lock().unwrap().clone();
+        let (script, when, written) = shared.script.lock().unwrap().clone();
+        let written = written.unwrap_or(Written::AtOnce);
         let early = early && when == Some(When::Head);
-        if early && !play(&mut reader, &script, &shared).await {
+        if early && !play(&mut reader, &script, written, &shared).await {
             // What it had not read is told all the same.
             shared.note(told(reader.message(Kind::Request).await));
             return;
@@ -93,7 +168,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
             if reader.stream.write_all(answer.as_bytes()).await.is_err() {
                 return;
             }
-        } else if when == Some(When::Request) && !play(&mut reader, &script, &shared).await {
+        } else if when == Some(When::Request) && !play(&mut reader, &script, written, &shared).await {
             return;
         }
     }
@@ -112,18 +187,18 @@ pub fn told(seen: Seen) -> String {
 }
 
 /// Says whether the connection goes on.
-async fn play(reader: &mut Reader<TcpStream>, script: &[Step], shared: &Shared) -> bool {
+async fn play(reader: &mut Reader<TcpStream>, script: &[Step], written: Written, shared: &Shared) -> bool {
     shared.playing.fetch_add(1, Ordering::SeqCst);
-    let goes_on = play_steps(reader, script, shared).await;
+    let goes_on = play_steps(reader, script, written, shared).await;
     shared.playing.fetch_sub(1, Ordering::SeqCst);
     goes_on
 }
 
-async fn play_steps(reader: &mut Reader<TcpStream>, script: &[Step], shared: &Shared) -> bool {
+async fn play_steps(reader: &mut Reader<TcpStream>, script: &[Step], written: Written, shared: &Shared) -> bool {
     for step in script {
         match step {
             Step::Say(bytes) => {
-                if reader.stream.write_all(bytes).await.is_err() {
+                if write(&mut reader.stream, bytes, written).await.is_err() {
                     return false;
                 }
             }
@@ -153,12 +228,23 @@ async fn play_steps(reader: &mut Reader<TcpStream>, script: &[Step], shared: &Sh
     true
 }
 
-/// Plays all cases of a table, and says which of them did not go as they should.
+/// Plays all cases of a table, written at once and byte by byte, and over TLS, and says which of them did not go as they should.
 pub async fn run(stage: &Stage, cases: Vec<Case>) {
     let mut failures = Vec::new();
-    for case in &cases {
-        if let Err(why) = stage.play(case).await {
-            failures.push(format!("{} ({})\n  {why}", case.name, case.source));
+    for (over, written) in [(Over::Tcp, Written::AtOnce), (Over::Tcp, Written::ByteByByte), (Over::Tls, Written::AtOnce)] {
+        stage.over.set(over);
+        stage.written.set(written);
+        for case in &cases {
+            let _alone = ALONE.lock().await;
+            let heap = Heap::measure();
+            let mut played = stage.play(case).await;
+            let grown = heap.grown();
+            if grown > MOST_TAKEN {
+                played = played.and(Err(format!("it took {grown} bytes")));
+            }
+            if let Err(why) = played {
+                failures.push(format!("{} ({}), {over:?}, {written:?}\n  {why}", case.name, case.source));
+            }
         }
     }
     assert!(failures.is_empty(), "{} of {} cases:\n{}", failures.len(), cases.len(), failures.join("\n"));
@@ -181,7 +267,7 @@ const LAST: &[u8] = b"ping";
 impl Stage {
     pub fn begin(&self, script: &[Step], when: When) {
         self.shared.log.lock().unwrap().clear();
-        *self.shared.script.lock().unwrap() = (script.to_vec(), Some(when));
+        *self.shared.script.lock().unwrap() = (script.to_vec(), Some(when), Some(self.written.get()));
         // What an earlier case left.
         while self.shared.got.notified().now_or_never() || self.shared.begun.notified().now_or_never() {}
     }
@@ -229,6 +315,17 @@ impl Stage {
         Ok(())
     }
 
+    pub async fn connect(&self, alpn: &[u8]) -> Box<dyn Io> {
+        match self.over.get() {
+            Over::Tcp => {
+                let stream = TcpStream::connect(self.proxy.http).await.unwrap();
+                stream.set_nodelay(true).unwrap();
+                Box::new(stream)
+            }
+            Over::Tls => Box::new(http2::connect(self.proxy.https, "a.test", &[alpn]).await),
+        }
+    }
+
     pub fn word(&self) -> String {
         format!("word-{}", self.words.fetch_add(1, Ordering::SeqCst))
     }
@@ -236,30 +333,30 @@ impl Stage {
     /// A fresh connection gets its own answer from the same backend, and not a byte more.
     pub async fn others_are_served(&self) -> Result<(), String> {
         let word = self.word();
-        let mut reader = Reader::new(TcpStream::connect(self.proxy.http).await.unwrap());
+        let mut reader = Reader::new(self.connect(b"http/1.1").await);
         ask_for(&mut reader.stream, &word, "Connection: close\r\n").await;
         let first = reader.message(Kind::Response { bodiless: false }).await;
         let after = reader.message(Kind::Response { bodiless: false }).await;
         match (&first, &after) {
-            (Seen::Whole(message), Seen::End) if message.body() == word.as_bytes() => Ok(()),
+            (Seen::Whole(message), Seen::End) if message.body() == word.as_bytes() && !reader.torn => Ok(()),
             _ => Err(format!("another client got {} and then {}", told(first), told(after))),
         }
     }
 
     async fn ask(&self, case: &Case) -> Result<Option<(ReadHalf, WriteHalf)>, String> {
-        let (read, mut write) = TcpStream::connect(self.proxy.http).await.unwrap().into_split();
+        let (read, mut writer) = tokio::io::split(self.connect(b"http/1.1").await);
         let mut reader = Reader::new(read);
         let begun = Notify::new();
         let writing = async {
             // The proxy may refuse it before it is all there.
-            let _ = write.write_all(&case.sends).await;
+            let _ = write(&mut writer, &case.sends, self.written.get()).await;
             match case.then {
                 Then::Ends => {
-                    let _ = write.shutdown().await;
+                    let _ = writer.shutdown().await;
                 }
                 Then::Adds(more) => {
                     begun.notified().await;
-                    let _ = write.write_all(more).await;
+                    let _ = write(&mut writer, more, self.written.get()).await;
                 }
                 Then::Reads | Then::Leaves => {}
             }
@@ -313,18 +410,21 @@ impl Stage {
             "stays" if closing.as_deref() == Some("close") => got.push("closes".to_owned()),
             "stays" => {
                 got.push("stays".to_owned());
-                kept = Some((reader, write));
+                kept = Some((reader, writer));
             }
             "closes" if closing.as_deref() == Some("close") || expected.is_empty() => {
                 got.push(match reader.message(Kind::Response { bodiless: false }).await {
+                    // Who ended first needs no word.
+                    Seen::End if reader.torn && case.then != Then::Ends => "torn".to_owned(),
                     Seen::End => "closes".to_owned(),
                     other => told(other),
                 });
             }
             "closes" => got.push("does not say that it closes".to_owned()),
             _ => {
-                let _ = write.write_all(LAST).await;
-                let _ = write.shutdown().await;
+                let _ = writer.write_all(LAST).await;
+                let _ = writer.flush().await;
+                let _ = writer.shutdown().await;
                 let mut all = std::mem::take(&mut reader.buffer);
                 let _ = tokio::time::timeout(PATIENCE, reader.stream.read_to_end(&mut all)).await;
                 got.push(format!("tunnel {}", shown(&all)));
@@ -347,12 +447,13 @@ impl Stage {
     }
 }
 
-type ReadHalf = Reader<tokio::net::tcp::OwnedReadHalf>;
-type WriteHalf = tokio::net::tcp::OwnedWriteHalf;
+type ReadHalf = Reader<tokio::io::ReadHalf<Box<dyn Io>>>;
+type WriteHalf = tokio::io::WriteHalf<Box<dyn Io>>;
 
 async fn ask_for(writer: &mut (impl AsyncWrite + Unpin), word: &str, fields: &str) {
     let request = format!("GET /word/{word} HTTP/1.1\r\nHost: good.test\r\n{fields}\r\n");
     let _ = writer.write_all(request.as_bytes()).await;
+    let _ = writer.flush().await;
 }
 
 trait NowOrNever {

@@ -1,8 +1,18 @@
 //! Upgrades: who asks how, what the backend makes of it, and whose the bytes are that come early.
 
+use std::{io::ErrorKind, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::Notify,
+};
+
 use crate::{
     case::{Step, case, say},
     stage::{run, stage},
+    support::{self, PATIENCE, accept_websocket, backend, model, open_websocket_on, route, start},
 };
 
 /// To `raw`, with these fields besides.
@@ -137,4 +147,80 @@ async fn what_comes_early() {
         .says(switched("raw", "HTTP/1.1 200 OK\r\n\r\n")),
     ];
     run(&stage().await, cases).await;
+}
+
+fn reset(stream: TcpStream) {
+    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+    drop(stream);
+}
+
+/// A proxy before a backend that switches to WebSocket, says hello and then this, and is reset when it is told. What becomes of its own side it tells the other.
+async fn tunnelled(says: &'static [u8]) -> (support::Proxy, Arc<Notify>, tokio::sync::mpsc::UnboundedReceiver<String>) {
+    let (go, told) = (Arc::new(Notify::new()), tokio::sync::mpsc::unbounded_channel());
+    let (wait, tell) = (go.clone(), told.0);
+    let address = backend(move |mut stream| {
+        let (wait, tell) = (wait.clone(), tell.clone());
+        async move {
+            accept_websocket(&mut stream).await;
+            stream.write_all(&[b"\x81\x05hello", says].concat()).await.unwrap();
+            let mut chunk = [0; 64];
+            let ended = loop {
+                tokio::select! {
+                    read = stream.read(&mut chunk) => match read {
+                        Ok(0) => break "end".to_owned(),
+                        Ok(_) => drop(tell.send("something came".to_owned())),
+                        Err(error) => break format!("{:?}", error.kind()),
+                    },
+                    () = wait.notified() => return reset(stream),
+                }
+            };
+            let _ = tell.send(ended);
+        }
+    })
+    .await;
+    (start(&model(vec![route("/", address)])), go, told.1)
+}
+
+/// What is lost at one end must not look as if it had ended at the other (RFC 9293 §3.10.7; RFC 8441 §5).
+#[tokio::test]
+async fn a_reset_of_one_side_is_a_reset_of_the_other() {
+    // The backend, to a client of HTTP/1.1; without a Close, and with one, after which it matters to nobody.
+    for (says, expected) in [(&b""[..], Err(ErrorKind::ConnectionReset)), (b"\x88\x02\x03\xe8", Ok(0))] {
+        let (proxy, go, _told) = tunnelled(says).await;
+        let mut client = TcpStream::connect(proxy.http).await.unwrap();
+        client.write_all(support::UPGRADE.as_bytes()).await.unwrap();
+        let (_, early) = support::read_head(&mut client).await;
+        support::read_exactly(&mut client, early, 7 + says.len()).await;
+        go.notify_one();
+        let ended = tokio::time::timeout(PATIENCE, client.read_to_end(&mut Vec::new())).await.expect("no end");
+        assert_eq!(ended.map_err(|error| error.kind()), expected, "{says:?}");
+    }
+    // The client of HTTP/1.1, and the client of HTTP/2.
+    for (says, expected) in [(&b""[..], "ConnectionReset"), (b"\x88\x80\0\0\0\0", "end")] {
+        let (proxy, _go, mut told) = tunnelled(b"").await;
+        let mut client = TcpStream::connect(proxy.http).await.unwrap();
+        open_websocket_on(&mut client).await;
+        client.write_all(says).await.unwrap();
+        if !says.is_empty() {
+            assert_eq!(told.recv().await.as_deref(), Some("something came"));
+        }
+        reset(client);
+        assert_eq!(told.recv().await.as_deref(), Some(expected), "over HTTP/1.1, {says:?}");
+        let mut tunnel = support::http2::open_websocket_h2(&proxy, "/").await;
+        assert_eq!(tunnel.read(7).await, b"\x81\x05hello");
+        tunnel.out.send_data(Bytes::from_static(says), false).unwrap();
+        if !says.is_empty() {
+            assert_eq!(told.recv().await.as_deref(), Some("something came"));
+        }
+        tunnel.out.send_reset(h2::Reason::CANCEL);
+        assert_eq!(told.recv().await.as_deref(), Some(expected), "over HTTP/2, {says:?}");
+    }
+    // The backend, to a client of HTTP/2.
+    let (proxy, go, _told) = tunnelled(b"").await;
+    let mut tunnel = support::http2::open_websocket_h2(&proxy, "/").await;
+    assert_eq!(tunnel.read(7).await, b"\x81\x05hello");
+    go.notify_one();
+    let ended = tokio::time::timeout(PATIENCE, tunnel.body.data()).await.expect("no end");
+    let error = ended.expect("ended as if whole").unwrap_err();
+    assert_eq!((error.is_remote(), error.reason()), (true, Some(h2::Reason::CANCEL)), "{error}");
 }

@@ -3,7 +3,7 @@
 //! Both ends of a case read the proxy by it, so that each message which goes out either way is held against the grammar: CRLF and no other line
 //! end, tokens, one framing in its canonical form, nothing of one hop.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, io::ErrorKind};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -103,11 +103,13 @@ pub fn shown(bytes: &[u8]) -> String {
 pub struct Reader<S> {
     pub stream: S,
     pub buffer: Vec<u8>,
+    /// Over TLS: it ended without a word (RFC 8446 §6.1), as if somebody had cut it.
+    pub torn: bool,
 }
 
 impl<S: AsyncRead + Unpin> Reader<S> {
     pub fn new(stream: S) -> Self {
-        Self { stream, buffer: Vec::new() }
+        Self { stream, buffer: Vec::new(), torn: false }
     }
 
     /// Waits for a head; false: none came.
@@ -123,7 +125,7 @@ impl<S: AsyncRead + Unpin> Reader<S> {
     pub async fn message(&mut self, kind: Kind) -> Seen {
         let mut ended = false;
         loop {
-            let found = match parse(&self.buffer, kind, ended) {
+            let found = match parse(&self.buffer, kind, ended && !self.torn) {
                 Ok(found) => found,
                 Err(why) => return Seen::Bad(format!("{why}: {}", shown(&self.buffer))),
             };
@@ -139,6 +141,7 @@ impl<S: AsyncRead + Unpin> Reader<S> {
             match tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.buffer)).await {
                 Err(_) => return Seen::Bad(format!("nothing more came after {}", shown(&self.buffer))),
                 Ok(Ok(read)) => ended = read == 0,
+                Ok(Err(error)) if error.kind() == ErrorKind::UnexpectedEof => (ended, self.torn) = (true, true),
                 Ok(Err(_)) => return Seen::Reset(parse(&self.buffer, kind, false).ok().and_then(|(message, _)| message)),
             }
         }

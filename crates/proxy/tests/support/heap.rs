@@ -12,12 +12,18 @@ pub struct Counting;
 pub static COUNT: AtomicU64 = AtomicU64::new(0);
 /// Bytes that are allocated now.
 pub static LIVE: AtomicI64 = AtomicI64::new(0);
+/// The most that they were since somebody set this.
+pub static PEAK: AtomicI64 = AtomicI64::new(0);
 
 // SAFETY: each call goes to the system's allocator with what the caller gave, whose duties are the same.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         COUNT.fetch_add(1, Relaxed);
-        LIVE.fetch_add(layout.size() as i64, Relaxed);
+        let live = LIVE.fetch_add(layout.size() as i64, Relaxed) + layout.size() as i64;
+        // Mostly it is below, and reading costs less.
+        if live > PEAK.load(Relaxed) {
+            PEAK.fetch_max(live, Relaxed);
+        }
         // SAFETY: as above.
         unsafe { System.alloc(layout) }
     }
