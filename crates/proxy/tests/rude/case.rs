@@ -4,6 +4,8 @@
 #[derive(Clone, Debug)]
 pub enum Step {
     Say(Vec<u8>),
+    /// Says this again and again, for as long as somebody takes it.
+    Flood(Vec<u8>),
     /// Waits until the client has something of it.
     Begun,
     /// Waits until the client has all that it is to get.
@@ -32,6 +34,8 @@ pub enum Then {
     Leaves,
     /// Says this too, once something of an answer is there.
     Adds(&'static [u8]),
+    /// Says this again and again, for as long as it is taken.
+    Floods(&'static [u8]),
 }
 
 #[derive(Debug)]
@@ -51,6 +55,8 @@ pub struct Case {
     pub gets: String,
     /// What the backend gets, message by message.
     pub passes: String,
+    /// Although all went as it should, the connection to the backend is not used on.
+    pub in_doubt: bool,
 }
 
 /// A case of a client: the backend answers as it should.
@@ -62,7 +68,17 @@ pub fn case(
     passes: impl Into<String>,
 ) -> Case {
     let (name, gets, passes) = (name.into(), gets.into(), passes.into());
-    Case { name, source, sends: sends.into(), then: Then::Reads, says: Vec::new(), when: When::Request, gets, passes }
+    Case {
+        name,
+        source,
+        sends: sends.into(),
+        then: Then::Reads,
+        says: Vec::new(),
+        when: When::Request,
+        gets,
+        passes,
+        in_doubt: false,
+    }
 }
 
 impl Case {
@@ -72,6 +88,17 @@ impl Case {
 
     pub fn says(self, says: Vec<Step>) -> Self {
         Self { says, ..self }
+    }
+
+    pub fn in_doubt(self) -> Self {
+        Self { in_doubt: true, ..self }
+    }
+
+    /// Whether the connection to the backend is used on: all that came over it was whole, and nothing is left.
+    pub fn keeps(&self) -> bool {
+        let broke = ["502", "cut", "reset", "tunnel"].iter().any(|word| self.gets.contains(word) || self.passes.contains(word));
+        let ends = |step: &Step| matches!(step, Step::Close | Step::Reset | Step::Flood(_));
+        !(self.in_doubt || broke || self.says.iter().any(ends))
     }
 
     pub fn when(self, when: When) -> Self {

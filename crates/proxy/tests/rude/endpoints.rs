@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     frames::{DATA, EH, ES, GOAWAY, HEADERS, RST_STREAM, SETTINGS, WINDOW_UPDATE, block},
-    stage::told,
+    stage::{is_source, told, within_bounds},
     support::{
         PATIENCE, Proxy, backend,
         http2::{PREFACE, frame, to_http2},
@@ -286,7 +286,9 @@ impl Stage {
 pub async fn run(cases: Vec<Case>) {
     let mut failures = Vec::new();
     for case in &cases {
-        if let Err(why) = stage().await.play(case).await {
+        assert!(is_source(case.source), "{}: {}", case.name, case.source);
+        let played = within_bounds(async || stage().await.play(case).await).await;
+        if let Err(why) = played {
             failures.push(format!("{} {} ({})\n  {why}", case.method, case.name, case.source));
         }
     }

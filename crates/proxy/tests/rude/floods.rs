@@ -10,22 +10,16 @@ use crate::{
     frames::{
         CONTINUATION, Connection, DATA, EH, ES, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, farewell,
     },
-    stage::{Stage, stage_of},
+    stage::{ALONE, Heap, Stage, stage_of},
     support::{PATIENCE, backend, http2::frame, met, route, until},
 };
 
 /// What is sent at most. Whatever is kept of it would show.
 const MOST_SENT: usize = 64 << 20;
+/// What the heap may grow by.
+const MOST_TAKEN_BY_A_FLOOD: i64 = 8 << 20;
 /// What may be taken of it: the sockets' buffers, and what is read before the fault is seen.
 const MOST_TAKEN: usize = 32 << 20;
-/// What the process may grow by meanwhile. Others of its tests have their share of it.
-const MOST_GROWN: usize = 48 << 20;
-
-fn resident() -> usize {
-    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
-}
-
 fn head(stream: u32, flags: u8) -> Vec<u8> {
     frame(HEADERS, flags, stream, &block(&[(":method", "POST"), (":scheme", "http"), (":path", "/x"), (":authority", "a")]))
 }
@@ -148,13 +142,14 @@ async fn floods_are_closed_within_bounds() {
     for each in floods {
         // The backend has no word for it and reads nothing, so that no window is opened again.
         stage.begin(&[Step::Await], When::Head);
-        let before = resident();
+        let _alone = ALONE.lock().await;
+        let heap = Heap::measure();
         let mut connection = Connection::open(&stage, &[]).await;
         connection.stream.write_all(&each.begins).await.unwrap();
         let (taken, ()) = tokio::join!(flood(&mut connection, each.piece), others(&stage));
-        let grown = resident().saturating_sub(before);
+        let grown = heap.grown();
         assert!(each.ignored || taken < MOST_TAKEN, "{} ({}): {taken} bytes were taken", each.name, each.source);
-        assert!(grown < MOST_GROWN, "{} ({}): the process grew by {grown} bytes", each.name, each.source);
+        assert!(grown < MOST_TAKEN_BY_A_FLOOD, "{} ({}): it took {grown} bytes", each.name, each.source);
         drop(connection);
         others(&stage).await;
     }
@@ -166,6 +161,7 @@ async fn windows_that_stay_closed_cost_their_streams_alone() {
     const STREAMS: u32 = 50;
     let limits = Limits { write_time: Duration::from_millis(500), ..Limits::default() };
     let stage = stage_of(limits, |address| vec![route("/", address)]).await;
+    let _alone = ALONE.lock().await;
     let big = format!("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n{}", "x".repeat(1_000_000));
     stage.begin(&[say(big)], When::Request);
     // SETTINGS_INITIAL_WINDOW_SIZE is 0.
@@ -242,6 +238,7 @@ async fn floods_by_a_client_that_reads_are_closed_too() {
     ];
     stage.begin(&[Step::Await], When::Head);
     for (name, source, piece, limit) in floods {
+        let _alone = ALONE.lock().await;
         let before = met(&stage.proxy, limit);
         let mut connection = Connection::open(&stage, &[]).await;
         let (mut reader, mut writer) = tokio::io::split(&mut connection.stream);
@@ -281,6 +278,7 @@ async fn requests_that_are_taken_back_one_after_another_close_their_connection()
     .await;
     let limits = Limits { control_frames: 200, ..Limits::default() };
     let stage = stage_of(limits, |address| vec![route("/silent", silent), route("/", address)]).await;
+    let _alone = ALONE.lock().await;
     let metrics = stage.proxy.plane.metrics();
     let mut connection = Connection::open(&stage, &[]).await;
     let mut taken_back = 0;
@@ -308,6 +306,7 @@ async fn who_takes_back_no_more_than_is_answered_is_served_on() {
     .await;
     let limits = Limits { control_frames: 200, ..Limits::default() };
     let stage = stage_of(limits, |address| vec![route("/silent", silent), route("/", address)]).await;
+    let _alone = ALONE.lock().await;
     let metrics = stage.proxy.plane.metrics();
     let mut connection = Connection::open(&stage, &[]).await;
     for number in 0..100 {

@@ -4,6 +4,9 @@
 //! what the client sends, what the backend answers, and in a line each what both must get; both ends read by [`wire`], which takes nothing that
 //! two parsers could read differently. After each case others are served: a fresh client, and the same connection where it was kept, ask for
 //! a word of their own from the same backend, and must get that and nothing else. What is left over of a case shows there.
+//!
+//! Each case is played three times: written at once, byte by byte, and over TLS. What it takes of the heap is measured and bounded; which connection to the
+//! backend it went over is known, and whether that is used on must be as the case has it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 

@@ -204,8 +204,14 @@ async fn bodies_that_wait_to_be_asked_for() {
             "GET /x for a length \"hi\"",
         )
         .then(Then::Adds(b"hi")),
-        case("and of HEAD", source, asks("HEAD", "Content-Length: 2\r\n"), "100; head 200; stays", "HEAD /x for a length \"hi\"")
-            .then(Then::Adds(b"hi")),
+        case(
+            "and of HEAD",
+            source,
+            asks("HEAD", "Content-Length: 2\r\n"),
+            "100; head 200 of 2; stays",
+            "HEAD /x for a length \"hi\"",
+        )
+        .then(Then::Adds(b"hi")),
         case(
             "the backend asks too",
             source,
@@ -252,7 +258,7 @@ async fn bodies_that_wait_to_be_asked_for() {
             "a HEAD with a body, then a GET",
             "RFC 9110 §9.3.2",
             "HEAD /x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhiGET /y HTTP/1.1\r\nHost: a\r\n\r\n",
-            "head 200; 200 length \"/y\"; stays",
+            "head 200 of 2; 200 length \"/y\"; stays",
             "HEAD /x for a length \"hi\"; GET /y for a",
         ),
     ];
@@ -297,7 +303,7 @@ async fn pipelines_and_ends() {
             "a HEAD, then a GET",
             "RFC 9112 §6.3",
             format!("HEAD /x HTTP/1.1\r\nHost: a\r\n\r\n{get}"),
-            "head 200; 200 length \"/x\"; stays",
+            "head 200 of 2; 200 length \"/x\"; stays",
             "HEAD /x for a; GET /x for a",
         ),
         case("an end within a head", "RFC 9112 §8", "GET /x HTTP/1.1\r\nHo", "closes", "").then(Then::Ends),
@@ -370,4 +376,44 @@ async fn a_body_over_its_limit_is_refused_whatever_it_says_of_its_length() {
         ),
     ];
     run(&stage, cases).await;
+}
+
+/// What does not end by itself is ended, and nothing of it is kept.
+#[tokio::test]
+async fn what_never_ends() {
+    const MANY: &[u8] = &[b'x'; 16_384];
+    const CHUNKED: &str = "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    let flood = |name, source, begin: &str, piece: &'static [u8], gets: &str, passes: &str| {
+        case(name, source, begin, gets, passes).then(Then::Floods(piece))
+    };
+    let cut = "POST /x for a chunked \"hello\" cut";
+    let cases = vec![
+        flood("a method", "RFC 9112 §3", "", MANY, "414; closes", ""),
+        flood("a target", "RFC 9112 §3", "GET /", MANY, "414; closes", ""),
+        flood("a field", "RFC 6585 §5", "GET /x HTTP/1.1\r\nHost: a\r\nX: ", MANY, "431; closes", ""),
+        flood("a field's name", "RFC 6585 §5", "GET /x HTTP/1.1\r\nHost: a\r\n", MANY, "431; closes", ""),
+        flood("fields", "RFC 6585 §5", "GET /x HTTP/1.1\r\nHost: a\r\n", b"X: 1\r\nY: 2\r\n", "431; closes", ""),
+        flood("empty lines", "RFC 9112 §2.2", "", b"\r\n\r\n\r\n\r\n", REFUSED, ""),
+        flood("an extension", "RFC 9112 §7.1.1; CVE-2023-39326", &format!("{CHUNKED}1;"), MANY, REFUSED, cut),
+        flood("a chunk's size", "RFC 9112 §7.1", CHUNKED, &[b'0'; 4096], REFUSED, cut),
+        flood("a trailer", "RFC 9112 §7.1.2", &format!("{CHUNKED}0\r\nX: "), MANY, "431; closes", cut),
+        flood("trailers", "RFC 9112 §7.1.2", &format!("{CHUNKED}0\r\n"), b"X: 1\r\nY: 2\r\n", "431; closes", cut),
+        flood(
+            "a body that nobody wants",
+            "RFC 9110 §9.3.8",
+            "TRACE /x HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n",
+            MANY,
+            "405; closes",
+            "",
+        ),
+        flood(
+            "what comes after the last request",
+            "RFC 9112 §9.6",
+            "GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+            MANY,
+            "200 length \"/x\"; closes",
+            "GET /x for a",
+        ),
+    ];
+    run(&stage().await, cases).await;
 }

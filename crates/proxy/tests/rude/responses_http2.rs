@@ -166,10 +166,16 @@ async fn heads_and_what_comes_before_and_after() {
         answer("two lengths", "RFC 9110 §8.6", &[HTTP2, ("content-length", "5"), ("content-length", "6")], REFUSED),
         answer("too many fields", "RFC 9110 §15.6.3", &many, REFUSED),
         case("a head of 300 KiB", "RFC 9113 §10.5.1", oversized, REFUSED, 1),
-        case("a body to HEAD", "RFC 9110 §9.3.2", vec![head(&[HTTP2, ("content-length", "5")], 0), data("hello", ES)], "200", 0)
-            .asked_by("HEAD"),
+        case(
+            "a body to HEAD",
+            "RFC 9110 §9.3.2",
+            vec![head(&[HTTP2, ("content-length", "5")], 0), data("hello", ES)],
+            "200 of 5",
+            0,
+        )
+        .asked_by("HEAD"),
         answer("a body with 204", "RFC 9110 §15.3.5", &[(":status", "204")], "204"),
-        answer("a body with 304", "RFC 9110 §15.4.5", &[(":status", "304"), ("content-length", "5")], "304"),
+        answer("a body with 304", "RFC 9110 §15.4.5", &[(":status", "304"), ("content-length", "5")], "304 of 5"),
         // Interim responses, and trailers.
         case("hints", "RFC 9110 §15.2; RFC 8297", [vec![early("103")], hello()].concat(), "103 link: x; 200 chunked \"hello\"", 0),
         case("leave to send a body, which is ours to give", "RFC 9110 §15.2.1", [vec![early("100")], hello()].concat(), HELLO, 0),

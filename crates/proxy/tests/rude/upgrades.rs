@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::{
     case::{Step, case, say},
-    stage::{run, stage},
+    stage::{ALONE, run, stage},
     support::{self, PATIENCE, accept_websocket, backend, model, open_websocket_on, route, start},
 };
 
@@ -184,6 +184,7 @@ async fn tunnelled(says: &'static [u8]) -> (support::Proxy, Arc<Notify>, tokio::
 /// What is lost at one end must not look as if it had ended at the other (RFC 9293 §3.10.7; RFC 8441 §5).
 #[tokio::test]
 async fn a_reset_of_one_side_is_a_reset_of_the_other() {
+    let _alone = ALONE.lock().await;
     // The backend, to a client of HTTP/1.1; without a Close, and with one, after which it matters to nobody.
     for (says, expected) in [(&b""[..], Err(ErrorKind::ConnectionReset)), (b"\x88\x02\x03\xe8", Ok(0))] {
         let (proxy, go, _told) = tunnelled(says).await;

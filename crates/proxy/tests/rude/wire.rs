@@ -37,6 +37,8 @@ pub struct Message {
     pub start: String,
     fields: Vec<(String, String)>,
     framing: &'static str,
+    /// Without a body: how long it would be.
+    declares: String,
     body: Vec<u8>,
     trailers: Vec<(String, String)>,
 }
@@ -84,6 +86,9 @@ impl Message {
         }
         if !self.framing.is_empty() {
             let _ = write!(text, " {} {}", self.framing, shown(&self.body));
+        }
+        if !self.declares.is_empty() {
+            let _ = write!(text, " {}", self.declares);
         }
         for (name, value) in &self.trailers {
             let _ = write!(text, " trailer {name}: {value}");
@@ -244,6 +249,19 @@ fn parse(bytes: &[u8], kind: Kind, ended: bool) -> Result<Found, String> {
             if once("Host")?.is_none() || all("X-Forwarded-For").ne(["127.0.0.1"]) || all("Expect").next().is_some() {
                 return Err("not one Host, or X-Forwarded-For is not the client, or Expect is passed on".to_owned());
             }
+            // Who the client is, and where it asked, is said once, and by us.
+            let host = once("Host")?;
+            if once("X-Real-IP")? != Some("127.0.0.1")
+                || !matches!(once("X-Forwarded-Proto")?, Some("http" | "https"))
+                || once("X-Forwarded-Port")?.is_none_or(|port| port.parse::<u16>().is_err())
+                || once("X-Request-ID")?.is_none_or(str::is_empty)
+                || once("X-Forwarded-Host")?.is_some_and(|told| Some(told) != host)
+            {
+                return Err("what the proxy says of the client is missing, or not ours".to_owned());
+            }
+            if connection.is_some_and(|connection| connection != "Upgrade") {
+                return Err(format!("Connection: {connection:?}"));
+            }
             length.is_none() && coding.is_none()
         }
         Kind::Response { bodiless } => {
@@ -251,11 +269,18 @@ fn parse(bytes: &[u8], kind: Kind, ended: bool) -> Result<Found, String> {
             if interim && (length.is_some() || coding.is_some()) {
                 return Err(format!("{status} speaks of a length"));
             }
+            if connection.is_some_and(|connection| !["close", "keep-alive", "Upgrade"].contains(&connection)) {
+                return Err(format!("Connection: {connection:?}"));
+            }
             bodiless || interim || status == "304"
         }
     };
     if no_body {
-        message.framing = "";
+        if let Some(length) = length {
+            message.declares = format!("of {length}");
+        } else if coding.is_some() {
+            message.declares.push_str("of chunks");
+        }
         return Ok((Some(message), Some(start)));
     }
     let rest = &bytes[start..];
