@@ -431,13 +431,8 @@ impl Transport {
     /// Whoever reads is told that bytes are missing, and does not take the end of the connection for one in good order: SO_LINGER of 0 (RFC 9293 §3.10.4,
     /// socket(7)). What was written and is not sent yet is lost.
     fn reset_on_close(&self) {
-        let tcp = match self {
-            Self::Tcp(tcp) => tcp,
-            Self::ToClient(tls) => tls.get_ref().0,
-            Self::ToUpstream(tls) => tls.get_ref().0,
-        };
         // What fails here is a connection that ended already.
-        let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+        let _ = socket2::SockRef::from(self.tcp()).set_linger(Some(Duration::ZERO));
     }
 }
 

@@ -131,7 +131,7 @@ fn spawn(client: &Rc<Client>, request: Request<RecvStream>, respond: SendRespons
 async fn stream(client: &Rc<Client>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
     let limits = &client.worker.shared.options.limits;
     let (parts, recv) = request.into_parts();
-    let mut side = Side::Http2(Box::new(Http2::of_client(respond, recv, limits.write_time)));
+    let mut side = Side::Http2(Box::new(Http2::of_client(respond, recv, limits)));
     let mut work = workspace::take();
     let read = read_head(client, &parts, &mut work);
     // It may be large, and is in the workspace now.

@@ -22,12 +22,12 @@ use tokio::{
 };
 
 use super::{
-    MOST_FIELDS,
     fault::{BodyError, HeadError, WriteError},
     forward::RESPONSE_LIMITS,
     http2_heads as heads,
     patience::Patience,
 };
+use crate::options::Limits;
 
 /// What is asked of a window at once: it is taken from all streams of the connection for as long as it is not used.
 const LARGEST_PIECE: usize = 16 * 1024;
@@ -82,14 +82,14 @@ impl Http2 {
     }
 
     /// The stream of a client's request.
-    pub(super) fn of_client(respond: SendResponse<Bytes>, recv: RecvStream, write_limit: Duration) -> Self {
+    pub(super) fn of_client(respond: SendResponse<Bytes>, recv: RecvStream, limits: &Limits) -> Self {
         let read = recv.is_end_stream();
         Self {
             respond: Some(respond),
             recv: Some(recv),
             read,
-            most_trailers: MOST_FIELDS,
-            write_limit: Some(write_limit),
+            most_trailers: limits.header_count,
+            write_limit: Some(limits.write_time),
             ..Self::new()
         }
     }
