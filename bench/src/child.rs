@@ -16,12 +16,16 @@ use std::{
 };
 
 use anyhow::Context;
-use rustix::process::{Pid, Resource, Signal};
+use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 use crate::{interrupt, procfs};
 
 /// How often a wait looks at the signal flag.
 const GLANCE: Duration = Duration::from_millis(100);
+
+/// Descriptors that a child may have, whatever the system allows: enough for both sides of 9 000 connections. Some proxies make tables for as many
+/// as they may have, and what they weigh must not depend on the machine.
+const MOST_DESCRIPTORS: u64 = 20_000;
 
 /// Becomes a program, on these cores. Returns only with an error.
 pub fn pin(cores: &[usize], program: &[OsString]) -> anyhow::Result<()> {
@@ -31,16 +35,16 @@ pub fn pin(cores: &[usize], program: &[OsString]) -> anyhow::Result<()> {
     }
     rustix::thread::sched_setaffinity(None, &set).with_context(|| format!("cores {cores:?}"))?;
     rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
-    let mut descriptors = rustix::process::getrlimit(Resource::Nofile);
-    descriptors.current = descriptors.maximum;
-    rustix::process::setrlimit(Resource::Nofile, descriptors)?;
+    // Both limits: some programs help themselves to the upper one.
+    let most = Some(descriptors());
+    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })?;
     let (name, arguments) = program.split_first().context("no program")?;
     Err(Command::new(name).args(arguments).exec()).with_context(|| name.to_string_lossy().into_owned())
 }
 
 /// How many descriptors a child may have.
 pub fn descriptors() -> u64 {
-    rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
+    rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX).min(MOST_DESCRIPTORS)
 }
 
 /// A program to start.

@@ -17,9 +17,9 @@ pub fn plan(start: &Start<'_>) -> anyhow::Result<Plan> {
         let map = start.write("hosts.map", &map)?;
         write!(choice, "\n  use_backend %[req.hdr(host),lower,map_str({})]", map.display())?;
     }
-    // It writes to no file by itself; its standard output is one here.
+    // It writes to no file by itself; its standard output is one here (and would be /dev/null with `-q`).
     let log = if start.scene.access_log { "log stdout format raw local0 info\n  option httplog" } else { "" };
     let more = [("USE_BACKEND", &*choice), ("ACCESS_LOG", log)];
     let file = start.write("haproxy.cfg", &start.fill(CONFIGURATION, &more))?;
-    Ok(Plan { arguments: ["-db".into(), "-q".into(), "-f".into(), file].into(), ..Plan::default() })
+    Ok(Plan { arguments: ["-db".into(), "-f".into(), file].into(), ..Plan::default() })
 }

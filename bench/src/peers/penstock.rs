@@ -123,6 +123,7 @@ pub fn plan(start: &Start<'_>) -> anyhow::Result<Plan> {
         ("--state-dir", start.folder.join("state").display().to_string()),
         // What a change of routes took stands in the lines of the pipeline.
         ("--log-level", if start.scene.routes > 0 { "info,penstock::pipeline=debug" } else { "info" }.to_owned()),
+        ("--idle-timeout", "1h".to_owned()),
         ("--access-log", if start.scene.access_log { "combined" } else { "off" }.to_owned()),
     ] {
         arguments.extend([flag.into(), value.into()]);
