@@ -29,17 +29,22 @@ const MOST_DESCRIPTORS: u64 = 20_000;
 
 /// Becomes a program, on these cores. Returns only with an error.
 pub fn pin(cores: &[usize], program: &[OsString]) -> anyhow::Result<()> {
-    let mut set = rustix::thread::CpuSet::new();
-    for core in cores {
-        set.set(*core);
-    }
-    rustix::thread::sched_setaffinity(None, &set).with_context(|| format!("cores {cores:?}"))?;
+    stand_on(cores)?;
     rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
     // Both limits: some programs help themselves to the upper one.
     let most = Some(descriptors());
     rustix::process::setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })?;
     let (name, arguments) = program.split_first().context("no program")?;
     Err(Command::new(name).args(arguments).exec()).with_context(|| name.to_string_lossy().into_owned())
+}
+
+/// Keeps this thread, and those that it starts from now on, on these cores.
+pub fn stand_on(cores: &[usize]) -> anyhow::Result<()> {
+    let mut set = rustix::thread::CpuSet::new();
+    for core in cores {
+        set.set(*core);
+    }
+    rustix::thread::sched_setaffinity(None, &set).with_context(|| format!("cores {cores:?}"))
 }
 
 /// How many descriptors a child may have.
@@ -110,6 +115,14 @@ impl Child {
         self.process.id()
     }
 
+    /// An error if it has ended.
+    pub fn check(&mut self) -> anyhow::Result<()> {
+        match self.process.try_wait()? {
+            None => Ok(()),
+            Some(status) => anyhow::bail!("{} ended with {status}: {}", self.name, self.tail()),
+        }
+    }
+
     /// Sends a line to it.
     pub fn say(&mut self, line: &str) -> anyhow::Result<()> {
         let stdin = self.process.stdin.as_mut().context("it takes no lines")?;
@@ -142,9 +155,7 @@ impl Child {
             if check() {
                 return Ok(());
             }
-            if let Some(status) = self.process.try_wait()? {
-                anyhow::bail!("{} ended with {status}: {}", self.name, self.tail());
-            }
+            self.check()?;
             anyhow::ensure!(Instant::now() < end, "{}: {what}: not within {patience:?}: {}", self.name, self.tail());
             std::thread::sleep(Duration::from_millis(5));
         }

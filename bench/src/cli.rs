@@ -37,6 +37,9 @@ pub struct Options {
     /// The Penstock to measure; may be given more than once, to compare builds [default: a release build, made now]
     #[arg(long, value_name = "[NAME=]PATH")]
     pub penstock: Vec<String>,
+    /// How long to wait for a quiet machine before anything is measured, in seconds [default: 300, with --quick 60]
+    #[arg(long, value_name = "SECONDS")]
+    pub settle: Option<u64>,
     /// The core of the proxies, and that of backend and load
     #[arg(long, default_value = "0,1", value_name = "A,B", value_parser = cores)]
     pub cores: Cores,

@@ -1,13 +1,16 @@
 //! A run: experiment by experiment, in rounds, the peers taking turns.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 
 use crate::{
     backend::Addresses,
     certificate::Certificate,
-    child::Child,
+    child::{self, Child},
     cli::Options,
     interrupt,
     machine::{self, Machine},
@@ -17,7 +20,12 @@ use crate::{
     rows::{self, Experiment},
 };
 
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+/// How long the backend may take to start.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The load average of a machine on which nobody else is at work.
+const QUIET: f64 = 0.3;
+/// Starts of a proxy in one scene that may fail before it is not tried again: once may be chance.
+const STARTS: u8 = 2;
 
 /// The whole bench.
 pub fn run(options: &Options) -> anyhow::Result<()> {
@@ -34,12 +42,17 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         (None, false) => Places::in_folder(peers::target()?.join("bench")),
     };
     let runs = options.runs.unwrap_or(if options.quick { 3 } else { 5 });
+    // Asked before this process has one core only.
+    let machine = Machine::here();
+    // Where it takes nothing from proxies that run on a core of their own. Not before the build, which may have all.
+    child::stand_on(&[options.cores.load])?;
+    let load_before = settle(Duration::from_secs(options.settle.unwrap_or(if options.quick { 60 } else { 300 })))?;
     let began = Instant::now();
     let info = |peer: &Peer| PeerInfo { name: peer.name.clone(), version: peer.version.clone(), ours: peer.kind == Kind::Penstock };
     let mut results = Results {
         date: machine::today(),
-        machine: Machine::here(),
-        load_before: machine::load_average(),
+        machine,
+        load_before,
         minutes: 0.0,
         runs,
         quick: options.quick,
@@ -55,10 +68,12 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         bench: Bench { load_core: options.cores.load },
         peers,
         options,
-        backend: addresses,
+        backend,
+        addresses,
         certificate,
         key: None,
         running: BTreeMap::new(),
+        failures: BTreeMap::new(),
     };
     for experiment in &experiments {
         let rows = stage.perform(experiment, experiment.runs(runs, options.quick))?;
@@ -70,7 +85,30 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     drop(stage);
     print!("{}", report::table(&results));
     println!("{}, {}", places.page.display(), places.folder.join("results.json").display());
+    let any = results.rows.iter().flat_map(|row| row.figures.values()).any(|figure| !figure.samples.is_empty());
+    anyhow::ensure!(any, "nothing could be measured");
     Ok(())
+}
+
+/// Waits until nobody else is at work on the machine, but not for ever. Gives the load average then.
+fn settle(most: Duration) -> anyhow::Result<f64> {
+    let end = Instant::now() + most;
+    let mut told = false;
+    loop {
+        let load = machine::load_average();
+        if load < QUIET {
+            return Ok(load);
+        }
+        if Instant::now() >= end {
+            eprintln!("the load average is {load:.2}: others are at work; measured all the same");
+            return Ok(load);
+        }
+        if !told {
+            eprintln!("the load average is {load:.2}; waiting until it is below {QUIET}, for {} seconds at most", most.as_secs());
+            told = true;
+        }
+        child::pause(Duration::from_secs(1))?;
+    }
 }
 
 /// What proxies are started for; while it stays the same they go on.
@@ -80,10 +118,13 @@ struct Stage<'a> {
     bench: Bench,
     peers: Vec<Peer>,
     options: &'a Options,
-    backend: Addresses,
+    backend: Child,
+    addresses: Addresses,
     certificate: Certificate,
     key: Option<SceneKey>,
     running: BTreeMap<String, Running>,
+    /// Starts that failed one after the other, and why the last one did: of a proxy in a scene.
+    failures: BTreeMap<(String, SceneKey), (u8, String)>,
 }
 
 impl Stage<'_> {
@@ -95,7 +136,7 @@ impl Stage<'_> {
         }
         let cores = self.options.cores;
         let scene = Scene {
-            backend: self.backend,
+            backend: self.addresses,
             certificate: self.certificate.clone(),
             cores: if experiment.both_cores { vec![cores.proxy, cores.load] } else { vec![cores.proxy] },
             access_log: experiment.access_log,
@@ -116,6 +157,8 @@ impl Stage<'_> {
         let mut peers: Vec<Peer> = self.peers.iter().filter(|peer| experiment.who.holds(peer.kind)).cloned().collect();
         for run in 0..runs {
             for peer in &peers {
+                // Without it every further sample would be one of errors.
+                self.backend.check()?;
                 let sample = self.sample(experiment, peer, &scene, run);
                 interrupt::check()?;
                 note(experiment, &mut rows, peer, run, runs, sample);
@@ -129,22 +172,39 @@ impl Stage<'_> {
 
     fn sample(&mut self, experiment: &Experiment, peer: &Peer, scene: &Scene, run: u8) -> anyhow::Result<Sample> {
         if !measure::shares_a_proxy(&experiment.measure) {
-            return measure::of_fresh(&self.bench, experiment, peer, scene);
+            let running = self.start(peer, scene)?;
+            return measure::of_fresh(&self.bench, experiment, running, scene);
         }
         if !self.running.contains_key(&peer.name) {
-            self.running.insert(peer.name.clone(), peers::start(peer, scene)?);
+            let running = self.start(peer, scene)?;
+            self.running.insert(peer.name.clone(), running);
         }
         let running = self.running.get_mut(&peer.name).context("it runs")?;
         let sample = measure::of_running(&self.bench, experiment, running, scene, run);
-        if experiment.access_log {
-            // The disk is not what is measured.
-            let _ = std::fs::File::options().write(true).open(running.log()).and_then(|log| log.set_len(0));
-        }
         if sample.is_err() {
             // Whatever state it is in, the next sample finds a fresh one.
             self.running.remove(&peer.name);
         }
         sample
+    }
+
+    /// Starts a proxy, unless it has been seen that it can't be: a start that never comes to serve takes all the time that it is given, each time.
+    fn start(&mut self, peer: &Peer, scene: &Scene) -> anyhow::Result<Running> {
+        let place = (peer.name.clone(), self.key.context("a scene")?);
+        if let Some((_, error)) = self.failures.get(&place).filter(|(times, _)| *times >= STARTS) {
+            anyhow::bail!("not tried again: {error}");
+        }
+        let started = peers::start(peer, scene);
+        match &started {
+            Ok(_) => {
+                self.failures.remove(&place);
+            }
+            Err(error) => {
+                let (times, last) = self.failures.entry(place).or_default();
+                (*times, *last) = (*times + 1, format!("{error:#}"));
+            }
+        }
+        started
     }
 }
 

@@ -141,14 +141,14 @@ async fn perform(task: &Task) -> anyhow::Result<()> {
 
 /// Warms up, waits for the word, runs, tells.
 async fn phases<C: Client>(mut clients: Vec<C>, target: &Target, task: &Task) -> anyhow::Result<()> {
-    phase(&mut clients, target, task.rate, task.warm_up).await?;
+    let warm_up = phase(&mut clients, target, task.rate, task.warm_up).await?.operations;
     say(&"ready")?;
     if hear()?.is_none() {
         return Ok(());
     }
     let began = Instant::now();
     let tally = phase(&mut clients, target, task.rate, task.time).await?;
-    say(&tally.outcome(began.elapsed()))
+    say(&tally.outcome(warm_up, began.elapsed()))
 }
 
 async fn phase<C: Client>(

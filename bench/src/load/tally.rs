@@ -29,9 +29,10 @@ impl Tally {
         self.times.extend(other.times);
     }
 
-    pub fn outcome(mut self, took: Duration) -> Outcome {
+    pub fn outcome(mut self, warm_up: u64, took: Duration) -> Outcome {
         Outcome {
             operations: self.operations,
+            warm_up,
             errors: self.errors,
             example: self.example,
             seconds: took.as_secs_f64(),
@@ -45,6 +46,9 @@ impl Tally {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Outcome {
     pub operations: u64,
+    /// Those before, that count for nothing; the proxy logs them all the same.
+    #[serde(default)]
+    pub warm_up: u64,
     pub errors: u64,
     pub example: Option<String>,
     pub seconds: f64,

@@ -1,6 +1,8 @@
 //! What a change of one route costs Penstock: by itself, and to requests that are served meanwhile.
 
 use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -25,8 +27,12 @@ const CHANGES: u32 = 5;
 /// Between a publication and the next edit.
 const REST: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks into the log.
+const GLANCE: Duration = Duration::from_millis(10);
 /// Edits while requests are served: ten a second.
 const EVERY: Duration = Duration::from_millis(100);
+/// How long the last of them may take; fewer publications than edits are no error, but told.
+const LAST: Duration = Duration::from_secs(1);
 const RATE: f64 = 2000.0;
 const TIME: Duration = Duration::from_secs(3);
 
@@ -40,17 +46,59 @@ struct Told {
 }
 
 impl Told {
-    fn read(running: &Running) -> anyhow::Result<Self> {
-        let log = std::fs::read_to_string(running.log()).context("the log")?;
-        let mut told = Self::default();
-        for line in log.lines() {
-            if line.contains(" translated ") {
-                told.translated.extend(value(line, "took=").and_then(milliseconds));
-            } else if line.contains(" routes changed ") {
-                told.published.extend(value(line, "took_us=").and_then(|us| us.parse::<f64>().ok()).map(|us| us / 1e3));
-            }
+    fn line(&mut self, line: &str) {
+        if line.contains(" translated ") {
+            self.translated.extend(value(line, "took=").and_then(milliseconds));
+        } else if line.contains(" routes changed ") {
+            self.published.extend(value(line, "took_us=").and_then(|us| us.parse::<f64>().ok()).map(|us| us / 1e3));
         }
-        Ok(told)
+    }
+}
+
+/// A log that is followed. Each reading goes on where the last one ended: one that began at the first line again, every ten milliseconds, would take CPU
+/// that the proxy may want.
+struct Log<R> {
+    source: R,
+    /// The beginning of a line whose end has not come yet.
+    begun: Vec<u8>,
+    told: Told,
+}
+
+impl Log<File> {
+    /// From now on.
+    fn of(running: &Running) -> anyhow::Result<Self> {
+        let mut source = File::open(running.log()).context("the log")?;
+        source.seek(SeekFrom::End(0)).context("the log")?;
+        Ok(Self::new(source))
+    }
+}
+
+impl<R: Read> Log<R> {
+    fn new(source: R) -> Self {
+        Self { source, begun: Vec::new(), told: Told::default() }
+    }
+
+    /// What it has told so far.
+    fn read(&mut self) -> anyhow::Result<&Told> {
+        self.source.read_to_end(&mut self.begun).context("the log")?;
+        let whole = self.begun.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let lines: Vec<u8> = self.begun.drain(..whole).collect();
+        for line in String::from_utf8_lossy(&lines).lines() {
+            self.told.line(line);
+        }
+        Ok(&self.told)
+    }
+
+    /// Waits until it tells of so many publications. Whether it does in time.
+    fn published(&mut self, count: usize, patience: Duration) -> anyhow::Result<bool> {
+        let end = Instant::now() + patience;
+        while self.read()?.published.len() < count {
+            if Instant::now() >= end {
+                return Ok(false);
+            }
+            child::pause(GLANCE)?;
+        }
+        Ok(true)
     }
 }
 
@@ -68,21 +116,16 @@ fn milliseconds(text: &str) -> Option<f64> {
 /// Changes one route after another; from decoded to published, and CPU of all threads but the data plane's, in ms.
 pub fn one_by_one(running: &mut Running, scene: &Scene, run: u8) -> anyhow::Result<Sample> {
     let folder = RouteFolder::of(running.folder.path(), scene.backend.http);
-    let count = |running: &Running| Told::read(running).map(|told| told.published.len());
-    let first = count(running)?;
+    let mut log = Log::of(running)?;
     let before = procfs::cpu_by_plane(running.child.id())?.control;
     for change in 0..CHANGES {
         let number = (u32::from(run) * CHANGES + change).wrapping_mul(7919) % scene.routes;
         folder.edit(number, u32::from(run) + 1)?;
-        let end = Instant::now() + PATIENCE;
-        while count(running)? <= first + change as usize {
-            anyhow::ensure!(Instant::now() < end, "an edit was not served within {PATIENCE:?}");
-            child::pause(Duration::from_millis(10))?;
-        }
+        anyhow::ensure!(log.published(change as usize + 1, PATIENCE)?, "an edit was not served within {PATIENCE:?}");
         child::pause(REST)?;
     }
     let spent = procfs::cpu_by_plane(running.child.id())?.control.saturating_sub(before);
-    let told = Told::read(running)?;
+    let told = log.read()?;
     let last = |times: &[f64]| {
         let times = times.get(times.len().saturating_sub(CHANGES as usize)..).unwrap_or_default();
         summary(times).map(|summary| summary.median).context("the log tells no times")
@@ -111,6 +154,7 @@ pub fn churn(bench: &Bench, running: &Running, scene: &Scene, run: u8) -> anyhow
     Ok(Sample {
         values,
         operations: rest.outcome.operations + changing.outcome.operations,
+        warm_up: rest.outcome.warm_up + changing.outcome.warm_up,
         errors: rest.outcome.errors + changing.outcome.errors,
         example: rest.outcome.example.or(changing.outcome.example),
         note: Some(changing.note),
@@ -139,7 +183,7 @@ fn loaded(bench: &Bench, running: &Running, scene: &Scene) -> anyhow::Result<Loa
 
 fn while_changing(bench: &Bench, running: &Running, scene: &Scene, run: u8) -> anyhow::Result<Loaded> {
     let folder = RouteFolder::of(running.folder.path(), scene.backend.http);
-    let before = Told::read(running)?.published.len();
+    let mut log = Log::of(running)?;
     let (stop, routes) = (Arc::new(AtomicBool::new(false)), scene.routes);
     let stopped = stop.clone();
     let editor = std::thread::spawn(move || {
@@ -156,7 +200,9 @@ fn while_changing(bench: &Bench, running: &Running, scene: &Scene, run: u8) -> a
     let loaded = loaded(bench, running, scene);
     stop.store(true, Ordering::Relaxed);
     let edits = editor.join().map_err(|_| anyhow::anyhow!("the editor of routes failed"))??;
-    let published = Told::read(running)?.published.len() - before;
+    // The last one may be under way still.
+    log.published(edits as usize, LAST)?;
+    let published = log.told.published.len();
     Ok(Loaded { note: format!("{edits} edits gave {published} publications"), ..loaded? })
 }
 
@@ -171,5 +217,16 @@ mod tests {
         assert_eq!(milliseconds("500µs"), Some(0.5));
         assert_eq!(milliseconds("2s"), Some(2000.0));
         assert_eq!(milliseconds("fast"), None);
+    }
+
+    #[test]
+    fn a_log_is_read_on_from_where_it_was() {
+        let line = "2026-01-01T00:00:00Z  INFO routes changed hosts=1 changed=a.test took_us=250\n";
+        let (begun, rest) = line.split_at(40);
+        let mut log = Log::new(std::io::Cursor::new(begun.as_bytes().to_vec()));
+        assert!(log.read().unwrap().published.is_empty(), "a line that is not whole");
+        log.source.get_mut().extend_from_slice(rest.as_bytes());
+        assert_eq!(log.read().unwrap().published, [0.25]);
+        assert_eq!(log.read().unwrap().published, [0.25], "nothing is read twice");
     }
 }

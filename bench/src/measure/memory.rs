@@ -6,7 +6,7 @@ use super::{BEYOND, Bench, Sample};
 use crate::{
     child::{self, Child},
     load::{Held, Kind, Order, Task},
-    peers::{self, Peer, Scene},
+    peers::Running,
     procfs,
 };
 
@@ -15,11 +15,10 @@ const BEFORE: usize = 200;
 /// Until what was freed is given back, and timers have run.
 const SETTLE: Duration = Duration::from_millis(700);
 
-pub fn held(bench: &Bench, peer: &Peer, scene: &Scene, tunnels: bool, tls: bool, count: usize) -> anyhow::Result<Sample> {
+pub fn held(bench: &Bench, running: &Running, tunnels: bool, tls: bool, count: usize) -> anyhow::Result<Sample> {
     let needed = ((count + BEFORE) * 2) as u64 + 200;
     let have = child::descriptors();
     anyhow::ensure!(have >= needed, "{needed} descriptors are needed, and {have} allowed (ulimit -n)");
-    let running = peers::start(peer, scene)?;
     let mut load = bench.load(&Task {
         address: if tls { running.https } else { running.http },
         tls,

@@ -1,5 +1,6 @@
 //! How a sample of an experiment is taken. Each gives one value for each row, and what went wrong on the way.
 
+mod access_log;
 mod changes;
 mod memory;
 mod routes;
@@ -7,12 +8,15 @@ mod traffic;
 
 use std::time::Duration;
 
+use anyhow::Context;
+
 use crate::{
     child::Child,
     load::{Outcome, Task},
-    peers::{Peer, Running, Scene},
+    peers::{Running, Scene},
     rows::{Experiment, Measure},
 };
+use access_log::AccessLog;
 
 /// How long a load generator may take beyond the time that it was given.
 const BEYOND: Duration = Duration::from_secs(90);
@@ -22,6 +26,8 @@ const BEYOND: Duration = Duration::from_secs(90);
 pub struct Sample {
     pub values: Vec<f64>,
     pub operations: u64,
+    /// Those before, that no value counts.
+    pub warm_up: u64,
     pub errors: u64,
     pub example: Option<String>,
     /// What a reader of the figure should know.
@@ -30,7 +36,14 @@ pub struct Sample {
 
 impl Sample {
     fn of(outcome: Outcome, values: Vec<f64>) -> Self {
-        Self { values, operations: outcome.operations, errors: outcome.errors, example: outcome.example, note: None }
+        Self {
+            values,
+            operations: outcome.operations,
+            warm_up: outcome.warm_up,
+            errors: outcome.errors,
+            example: outcome.example,
+            note: None,
+        }
     }
 }
 
@@ -64,21 +77,26 @@ pub fn shares_a_proxy(measure: &Measure) -> bool {
 
 /// One sample from a proxy that runs.
 pub fn of_running(bench: &Bench, experiment: &Experiment, running: &mut Running, scene: &Scene, run: u8) -> anyhow::Result<Sample> {
-    match &experiment.measure {
+    let log = if experiment.access_log { Some(AccessLog::begin(running).context("the access log")?) } else { None };
+    let mut sample = match &experiment.measure {
         Measure::Cpu(load) => traffic::cpu(bench, running, load, false),
         Measure::CpuAndTime(load) => traffic::cpu(bench, running, load, true),
         Measure::Latency(load) => traffic::latency(bench, running, load),
         Measure::Change => changes::one_by_one(running, scene, run),
         Measure::Churn => changes::churn(bench, running, scene, run),
         Measure::Held { .. } | Measure::Routes => anyhow::bail!("this needs a proxy of its own"),
+    }?;
+    if let Some(log) = log {
+        log.check(&mut sample)?;
     }
+    Ok(sample)
 }
 
-/// One sample from a proxy that is started for it.
-pub fn of_fresh(bench: &Bench, experiment: &Experiment, peer: &Peer, scene: &Scene) -> anyhow::Result<Sample> {
+/// One sample from a proxy that was started for it just now.
+pub fn of_fresh(bench: &Bench, experiment: &Experiment, running: Running, scene: &Scene) -> anyhow::Result<Sample> {
     match experiment.measure {
-        Measure::Held { tunnels, tls, count } => memory::held(bench, peer, scene, tunnels, tls, count),
-        Measure::Routes => routes::routes(bench, peer, scene),
+        Measure::Held { tunnels, tls, count } => memory::held(bench, &running, tunnels, tls, count),
+        Measure::Routes => routes::routes(bench, running, scene),
         _ => anyhow::bail!("this needs a proxy that runs"),
     }
 }

@@ -6,7 +6,7 @@ use super::{Bench, Sample, traffic};
 use crate::{
     child,
     load::Kind,
-    peers::{self, Peer, Scene},
+    peers::{Running, Scene},
     procfs,
     rows::Load,
 };
@@ -14,8 +14,7 @@ use crate::{
 /// Until what the start needed is given back.
 const SETTLE: Duration = Duration::from_millis(1500);
 
-pub fn routes(bench: &Bench, peer: &Peer, scene: &Scene) -> anyhow::Result<Sample> {
-    let mut running = peers::start(peer, scene)?;
+pub fn routes(bench: &Bench, mut running: Running, scene: &Scene) -> anyhow::Result<Sample> {
     let start = procfs::cpu(running.child.id())?;
     child::pause(SETTLE)?;
     let memory = procfs::memory(running.child.id())?;

@@ -15,5 +15,7 @@ pub fn plan(start: &Start<'_>) -> anyhow::Result<Plan> {
     let file = start.write("envoy.yaml", &start.fill(CONFIGURATION, &[("ACCESS_LOG", log)]))?;
     let mut arguments = vec!["-c".into(), file];
     arguments.extend(["--concurrency", "1", "--disable-hot-restart", "--log-level", "error"].map(Into::into));
+    // What waits for company is written after a second, as nginx is told to; the default is ten.
+    arguments.extend(["--file-flush-interval-msec", "1000"].map(Into::into));
     Ok(Plan { arguments, ..Plan::default() })
 }

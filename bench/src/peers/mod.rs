@@ -31,8 +31,9 @@ use crate::{
 
 pub use penstock::{RouteFolder, source, target};
 
-/// How long a start may take; fifty thousand routes take some seconds.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a start may take, and how much more for each route.
+const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE_A_ROUTE: Duration = Duration::from_millis(2);
 /// Connections that a proxy is told to take: what descriptors allow, with two for each and some for itself.
 const SPARE_DESCRIPTORS: u64 = 400;
 
@@ -161,6 +162,12 @@ impl Running {
     pub fn log(&self) -> PathBuf {
         self.folder.path().join("output.log")
     }
+
+    /// Where it writes a line for each request, if it is asked to: a file of its own, or its standard output.
+    pub fn access_log(&self) -> PathBuf {
+        let own = self.folder.path().join("access.log");
+        if own.exists() { own } else { self.log() }
+    }
 }
 
 /// What a module has to say of its proxy.
@@ -250,7 +257,8 @@ fn start_it(peer: &Peer, scene: &Scene) -> anyhow::Result<Running> {
     })?;
     let mut running = Running { child, http, https, folder };
     let child = &mut running.child;
-    child.until("it serves HTTP", PATIENCE, || answers(http))?;
+    let patience = PATIENCE + PATIENCE_A_ROUTE * scene.routes;
+    child.until("it serves HTTP", patience, || answers(http))?;
     child.until("it serves HTTPS", PATIENCE, || TcpStream::connect(https).is_ok())?;
     Ok(running)
 }

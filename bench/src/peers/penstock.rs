@@ -13,22 +13,23 @@ use super::{Kind, Peer, Plan, Start, version};
 const ROUTES: &str = include_str!("../../peers.d/penstock.yaml");
 const ROUTE: &str = include_str!("../../peers.d/penstock-route.yaml");
 
-/// The builds that are given, or the release build of this source tree, made now.
+/// The builds that are given, or the release build of this source tree, made now. Only of that one the commit is known: a program that was given
+/// may be of any.
 pub fn find(given: &[String]) -> anyhow::Result<Vec<Peer>> {
+    let peer = |name: &str, program: PathBuf, commit: &str| {
+        let version = format!("{}{commit}", version(Kind::Penstock, &program));
+        Peer { name: name.to_owned(), kind: Kind::Penstock, program, version }
+    };
+    if given.is_empty() {
+        return Ok(vec![peer("penstock", build()?, &commit())]);
+    }
     let mut peers = Vec::new();
     for text in given {
         let (name, path) = text.split_once('=').unwrap_or(("penstock", text));
         let program = fs::canonicalize(path).with_context(|| format!("--penstock {path}"))?;
-        peers.push((name.to_owned(), program));
+        peers.push(peer(name, program, " (a program that was given)"));
     }
-    if peers.is_empty() {
-        peers.push(("penstock".to_owned(), build()?));
-    }
-    let peer = |(name, program): (String, PathBuf)| {
-        let version = format!("{}{}", version(Kind::Penstock, &program), commit());
-        Peer { name, kind: Kind::Penstock, program, version }
-    };
-    Ok(peers.into_iter().map(peer).collect())
+    Ok(peers)
 }
 
 /// The source tree that this binary was built from.

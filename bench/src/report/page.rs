@@ -22,7 +22,8 @@ pub fn page(results: &Results, plots: &str) -> String {
     );
     page.push_str(
         "Medians, with the range of the runs in parentheses. Less is better everywhere. *Ratio* is Penstock's figure divided by the better one of nginx and HAProxy in \
-         that row; ✓ means that the project's target for the row is met, ✗ that it is missed. `!` marks figures with errors; they are listed below.\n\n",
+         that row; ✓ means that the project's target for the row is met, ✗ that it is missed. `!` marks figures with errors, from which nothing is \
+         concluded; they are listed below.\n\n",
     );
     losses(&mut page, results);
     for group in Group::ALL {
@@ -68,7 +69,7 @@ pub fn page(results: &Results, plots: &str) -> String {
 fn losses(page: &mut String, results: &Results) {
     let Some(ours) = results.ours().next() else { return };
     let name = &ours.name;
-    let (mut missed, mut behind, mut met) = (Vec::new(), Vec::new(), 0);
+    let (mut missed, mut behind, mut undecided, mut met) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for row in &results.rows {
         let title = format!("{}, {}", group_of(row), row.title);
         let median = row.median(name).map(digits).unwrap_or_default();
@@ -78,6 +79,7 @@ fn losses(page: &mut String, results: &Results) {
                 missed.push(format!("{title}: {median} {}{found} (target {})", row.unit.text(), row.target_text()));
             }
             (Verdict::Met, _) => met += 1,
+            (Verdict::None, _) if row.undecided(name) => undecided.push(title),
             (Verdict::None, Some(ratio)) if ratio > 1.0 => {
                 behind.push(format!("{title}: {median} {}, {ratio:.2} × best", row.unit.text()));
             }
@@ -87,6 +89,12 @@ fn losses(page: &mut String, results: &Results) {
     let _ = writeln!(page, "## Where Penstock loses\n\nOf its targets {met} are met, {} missed:\n", missed.len());
     for line in missed {
         let _ = writeln!(page, "* {line}");
+    }
+    if !undecided.is_empty() {
+        page.push_str("\nRows with a target of which nothing is concluded, for there were errors:\n\n");
+        for line in undecided {
+            let _ = writeln!(page, "* {line}");
+        }
     }
     if !behind.is_empty() {
         page.push_str("\nRows without a target in which nginx or HAProxy does better:\n\n");

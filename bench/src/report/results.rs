@@ -72,7 +72,7 @@ impl Figure {
 /// How a row stands with its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// No target, or nothing to hold against it.
+    /// No target, or nothing to hold against it, or errors.
     None,
     Met,
     Missed,
@@ -83,22 +83,39 @@ impl RowResult {
         Some(self.figures.get(peer)?.summary()?.median)
     }
 
-    /// The best of nginx and HAProxy.
+    /// The median of a figure without errors: what a proxy would have needed for the rest nobody knows, so nothing is concluded from others.
+    pub fn sound(&self, peer: &str) -> Option<f64> {
+        self.median(peer).filter(|_| self.figures.get(peer).is_some_and(|figure| figure.errors == 0))
+    }
+
+    /// The best of nginx and HAProxy, those of them that took part. None if one of them had errors: it may have been the better one.
     pub fn best(&self) -> Option<f64> {
-        YARDSTICKS.iter().filter_map(|peer| self.median(peer)).min_by(f64::total_cmp)
+        let taking_part = YARDSTICKS.iter().filter(|peer| self.figures.contains_key(**peer));
+        let sound: Option<Vec<f64>> = taking_part.map(|peer| self.sound(peer)).collect();
+        sound?.into_iter().min_by(f64::total_cmp)
     }
 
     /// How many times the best of nginx and HAProxy a proxy takes.
     pub fn ratio(&self, peer: &str) -> Option<f64> {
         let best = self.best().filter(|best| *best > 0.0)?;
-        Some(self.median(peer)? / best)
+        Some(self.sound(peer)? / best)
+    }
+
+    /// Whether there is a target, and nothing is concluded because of errors.
+    pub fn undecided(&self, peer: &str) -> bool {
+        let with_errors = |peer: &str| self.figures.contains_key(peer) && self.sound(peer).is_none();
+        match self.target {
+            None => false,
+            Some(Target::AtMost(_)) => with_errors(peer),
+            Some(Target::OfBest(_)) => with_errors(peer) || YARDSTICKS.into_iter().any(with_errors),
+        }
     }
 
     pub fn verdict(&self, peer: &str) -> Verdict {
         let (reached, most) = match self.target {
             None => return Verdict::None,
             Some(Target::OfBest(most)) => (self.ratio(peer), most),
-            Some(Target::AtMost(most)) => (self.median(peer), most),
+            Some(Target::AtMost(most)) => (self.sound(peer), most),
         };
         match reached {
             None => Verdict::None,
@@ -163,6 +180,19 @@ pub mod tests {
         assert_eq!(row.verdict("penstock"), Verdict::Met);
         assert_eq!(row.verdict("haproxy"), Verdict::Missed);
         assert_eq!(row.verdict("caddy"), Verdict::None);
+    }
+
+    #[test]
+    fn nothing_is_concluded_from_figures_with_errors() {
+        let figures: [(&str, &[f64]); 3] = [("penstock", &[9.0]), ("nginx", &[1.0]), ("haproxy", &[12.0])];
+        let mut share = row(Unit::Microseconds, Some(Target::OfBest(0.9)), &figures);
+        share.figures.get_mut("nginx").unwrap().errors = 1;
+        assert_eq!((share.best(), share.ratio("penstock"), share.verdict("penstock")), (None, None, Verdict::None));
+        assert!(share.undecided("penstock"));
+        let mut bound = row(Unit::Kibibytes, Some(Target::AtMost(10.0)), &figures);
+        assert_eq!((bound.verdict("penstock"), bound.undecided("penstock")), (Verdict::Met, false));
+        bound.figures.get_mut("penstock").unwrap().errors = 1;
+        assert_eq!((bound.verdict("penstock"), bound.undecided("penstock")), (Verdict::None, true));
     }
 
     #[test]
