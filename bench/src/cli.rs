@@ -29,9 +29,12 @@ pub struct Options {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=100))]
     pub runs: Option<u8>,
     /// Where results.json, the plots and the page are written [default: bench/ in the target folder]
-    #[arg(long, value_name = "DIR", conflicts_with = "docs")]
+    #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Write docs/benchmarks.md and docs/benchmarks/ of this source tree
+    /// Keep the rows that results.json in that folder has, but for those that are measured now: for a run in blocks
+    #[arg(long)]
+    pub keep: bool,
+    /// At the end, write docs/benchmarks.md and docs/benchmarks/ of this source tree too
     #[arg(long)]
     pub docs: bool,
     /// The Penstock to measure; may be given more than once, to compare builds [default: a release build, made now]

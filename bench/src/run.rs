@@ -1,7 +1,7 @@
 //! A run: experiment by experiment, in rounds, the peers taking turns.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -36,11 +36,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     for missing in &missing {
         eprintln!("not measured: {missing}");
     }
-    let places = match (&options.out, options.docs) {
-        (_, true) => Places::docs(),
-        (Some(folder), false) => Places::in_folder(folder.clone()),
-        (None, false) => Places::in_folder(peers::target()?.join("bench")),
-    };
+    let places = Places::in_folder(options.out.clone().map_or_else(|| Ok(peers::target()?.join("bench")), anyhow::Ok)?);
+    let earlier = if options.keep { report::earlier(&places)? } else { None };
     let runs = options.runs.unwrap_or(if options.quick { 3 } else { 5 });
     // Asked before this process has one core only.
     let machine = Machine::here();
@@ -60,6 +57,10 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         missing,
         rows: Vec::new(),
     };
+    if let Some(earlier) = earlier {
+        results.keep(earlier)?;
+    }
+    let minutes_before = results.minutes;
     let folder = tempfile::Builder::new().prefix("penstock-bench-").tempdir()?;
     let mut backend = Child::own("backend", options.cores.load)?;
     let addresses: Addresses = serde_json::from_str(&backend.hear(PATIENCE)?)?;
@@ -77,16 +78,24 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     };
     for experiment in &experiments {
         let rows = stage.perform(experiment, experiment.runs(runs, options.quick))?;
-        results.rows.extend(rows);
-        results.minutes = began.elapsed().as_secs_f64() / 60.0;
+        results.put(experiment.name, rows);
+        results.minutes = minutes_before + began.elapsed().as_secs_f64() / 60.0;
         // A run that is cut short leaves what it has.
         report::write(&results, &places)?;
     }
     drop(stage);
     print!("{}", report::table(&results));
-    println!("{}, {}", places.page.display(), places.folder.join("results.json").display());
-    let any = results.rows.iter().flat_map(|row| row.figures.values()).any(|figure| !figure.samples.is_empty());
+    let measured: BTreeSet<&str> = experiments.iter().map(|experiment| experiment.name).collect();
+    let measured = results.rows.iter().filter(|row| measured.contains(row.experiment.as_str()));
+    let any = measured.flat_map(|row| row.figures.values()).any(|figure| !figure.samples.is_empty());
     anyhow::ensure!(any, "nothing could be measured");
+    if options.docs {
+        // Only now: a page is torn by half a run.
+        let docs = Places::docs();
+        report::write(&results, &docs)?;
+        println!("{}", docs.page.display());
+    }
+    println!("{}, {}", places.page.display(), places.folder.join("results.json").display());
     Ok(())
 }
 
@@ -142,6 +151,7 @@ impl Stage<'_> {
             access_log: experiment.access_log,
             routes: experiment.routes,
         };
+        let mut peers: Vec<Peer> = self.peers.iter().filter(|peer| experiment.who.holds(peer.kind)).cloned().collect();
         let mut rows: Vec<RowResult> = experiment
             .rows
             .iter()
@@ -152,9 +162,11 @@ impl Stage<'_> {
                 unit: row.unit,
                 target: row.target,
                 figures: BTreeMap::new(),
+                date: machine::today(),
+                runs,
+                versions: peers.iter().map(|peer| (peer.name.clone(), peer.version.clone())).collect(),
             })
             .collect();
-        let mut peers: Vec<Peer> = self.peers.iter().filter(|peer| experiment.who.holds(peer.kind)).cloned().collect();
         for run in 0..runs {
             for peer in &peers {
                 // Without it every further sample would be one of errors.

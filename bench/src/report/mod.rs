@@ -39,23 +39,47 @@ impl Places {
     }
 }
 
-/// Writes everything.
+/// The name of the results in their folder.
+const RESULTS: &str = "results.json";
+
+/// Writes everything. What a group without rows had is removed: it would belong to another run.
 pub fn write(results: &Results, places: &Places) -> anyhow::Result<()> {
-    let write = |path: &Path, text: &str| fs::write(path, text).with_context(|| path.display().to_string());
     fs::create_dir_all(&places.folder)?;
-    write(&places.folder.join("results.json"), &(serde_json::to_string_pretty(results)? + "\n"))?;
+    put(&places.folder.join(RESULTS), &(serde_json::to_string_pretty(results)? + "\n"))?;
     for group in Group::ALL {
-        if let Some(plot) = svg::plot(results, group) {
-            write(&places.folder.join(group.file()), &plot)?;
+        let path = places.folder.join(group.file());
+        match svg::plot(results, group) {
+            Some(plot) => put(&path, &plot)?,
+            None if path.exists() => fs::remove_file(&path).with_context(|| path.display().to_string())?,
+            None => {}
         }
     }
-    write(&places.page, &page::page(results, places.link))
+    put(&places.page, &page::page(results, places.link))
+}
+
+/// By a rename: whoever is ended meanwhile leaves what was there before.
+fn put(path: &Path, text: &str) -> anyhow::Result<()> {
+    let mut next = path.as_os_str().to_owned();
+    next.push(".new");
+    fs::write(&next, text).and_then(|()| fs::rename(&next, path)).with_context(|| path.display().to_string())
+}
+
+fn read(path: &Path) -> anyhow::Result<Results> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let mut results: Results = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+    results.complete();
+    Ok(results)
+}
+
+/// The results of an earlier run, if there are some.
+pub fn earlier(places: &Places) -> anyhow::Result<Option<Results>> {
+    let path = places.folder.join(RESULTS);
+    path.exists().then(|| read(&path)).transpose()
 }
 
 /// Writes plots and page again from a results.json.
 pub fn rewrite(path: &Path, docs: bool) -> anyhow::Result<()> {
-    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let results: Results = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+    let results = read(path)?;
     let beside = path.parent().unwrap_or(Path::new(".")).to_path_buf();
     let places = if docs { Places::docs() } else { Places::in_folder(beside) };
     write(&results, &places)?;

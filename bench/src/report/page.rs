@@ -12,12 +12,15 @@ const HOW: &str = include_str!("how.md");
 
 /// `plots`: the folder of the plots as the page's links name it, ending in a slash, or nothing.
 pub fn page(results: &Results, plots: &str) -> String {
+    let usual_runs = results.usual_runs();
+    let when = match results.dates() {
+        (first, last) if first == last => format!("the run of {first}"),
+        (first, last) => format!("a run in blocks from {first} to {last}"),
+    };
     let mut page = format!(
-        "# Benchmarks\n\nWritten by `make bench` from the run of {} ({}{} runs, {:.0} minutes); do not edit. All figures, sample by sample: \
-         [results.json]({plots}results.json).\n\n",
-        results.date,
+        "# Benchmarks\n\nWritten by `make bench` from {when} ({}{usual_runs} runs where the row does not say otherwise, {:.0} minutes); do not edit. \
+         All figures, sample by sample: [results.json]({plots}results.json).\n\n",
         if results.quick { "quick, " } else { "" },
-        results.runs,
         results.minutes
     );
     page.push_str(
@@ -34,7 +37,14 @@ pub fn page(results: &Results, plots: &str) -> String {
     }
     page.push_str("## Who, and where\n\n| proxy | version |\n|---|---|\n");
     for peer in &results.peers {
-        let _ = writeln!(page, "| {} | {} |", peer.name, peer.version);
+        // With more than one: which rows are of which.
+        let versions = results.versions(&peer.name);
+        let told: Vec<String> =
+            versions.iter().map(|(version, experiments)| format!("{version}: {}", experiments.join(", "))).collect();
+        let _ = match versions.as_slice() {
+            [] | [_] => writeln!(page, "| {} | {} |", peer.name, versions.first().map_or(&*peer.version, |(version, _)| version)),
+            _ => writeln!(page, "| {} | {} |", peer.name, told.join("; ")),
+        };
     }
     page.push('\n');
     for missing in &results.missing {
@@ -128,9 +138,8 @@ fn section(page: &mut String, results: &Results, group: Group, rows: &[&RowResul
         let cells: Vec<String> = peers.iter().map(|peer| cell(row, peer)).collect();
         let _ = writeln!(
             page,
-            "| {}, {} | {} | {} | {} |",
-            row.title,
-            row.unit.text(),
+            "| {} | {} | {} | {} |",
+            row.label(results.usual_runs()),
             row.target_text(),
             ratios.join(" "),
             cells.join(" | ")

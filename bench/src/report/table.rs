@@ -34,7 +34,7 @@ fn header(results: &Results) -> Vec<String> {
 }
 
 fn line(results: &Results, row: &RowResult) -> Vec<String> {
-    let mut cells = vec![format!("{}, {}", row.title, row.unit.text()), row.target_text()];
+    let mut cells = vec![row.label(results.usual_runs()), row.target_text()];
     let ratios: Vec<String> = results.ours().map(|ours| ratio(row, &ours.name)).collect();
     cells.push(ratios.join(" "));
     cells.extend(results.peers.iter().map(|peer| cell(row, &peer.name)));
