@@ -54,7 +54,7 @@ bench: ## Measure Penstock beside nginx, HAProxy and others (most of an hour); b
 bench-quick: ## The main rows of it, beside nginx and HAProxy, in under four minutes
 	cargo run --profile quick --locked -p penstock-bench -- --quick $(BENCH)
 
-bench-routing: ## Time the routing table: build, one-route change, match, with 10, 1 000 and 50 000 routes
+bench-routing: ## Time the routing table: build, one-route change, match, with 10 to 50 000 routes
 	cargo bench --locked -p penstock-routing
 
 fuzz: ## Fuzz each target of the HTTP/1.1 codec for a minute (needs cargo-fuzz and a nightly toolchain)

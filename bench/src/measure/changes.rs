@@ -33,7 +33,6 @@ const GLANCE: Duration = Duration::from_millis(10);
 const EVERY: Duration = Duration::from_millis(100);
 /// How long the last of them may take; fewer publications than edits are no error, but told.
 const LAST: Duration = Duration::from_secs(1);
-const RATE: f64 = 2000.0;
 const TIME: Duration = Duration::from_secs(3);
 
 /// The lines of the pipeline about one change, as the log has them.
@@ -134,23 +133,21 @@ pub fn one_by_one(running: &mut Running, scene: &Scene, run: u8) -> anyhow::Resu
     Ok(Sample { values, operations: CHANGES.into(), ..Sample::default() })
 }
 
-/// A pair: at rest, and while ten routes are changed a second. Which comes first alternates.
-pub fn churn(bench: &Bench, running: &Running, scene: &Scene, run: u8) -> anyhow::Result<Sample> {
+/// A pair: at rest, and while ten routes are changed a second. Which comes first alternates. Without a rate, in a closed loop, CPU alone is told: times
+/// there are those of a queue.
+pub fn churn(bench: &Bench, running: &Running, scene: &Scene, rate: Option<f64>, run: u8) -> anyhow::Result<Sample> {
     let (rest, changing) = if run.is_multiple_of(2) {
-        let rest = loaded(bench, running, scene)?;
-        (rest, while_changing(bench, running, scene, run)?)
+        let rest = loaded(bench, running, scene, rate)?;
+        (rest, while_changing(bench, running, scene, rate, run)?)
     } else {
-        let changing = while_changing(bench, running, scene, run)?;
-        (loaded(bench, running, scene)?, changing)
+        let changing = while_changing(bench, running, scene, rate, run)?;
+        (loaded(bench, running, scene, rate)?, changing)
     };
-    let values = vec![
-        changing.cpu_us / rest.cpu_us,
-        changing.outcome.p99_us / rest.outcome.p99_us,
-        rest.cpu_us,
-        changing.cpu_us,
-        rest.outcome.p99_us,
-        changing.outcome.p99_us,
-    ];
+    let (cpu, tail) = (changing.cpu_us / rest.cpu_us, changing.outcome.p99_us / rest.outcome.p99_us);
+    let values = match rate {
+        Some(_) => vec![cpu, tail, rest.cpu_us, changing.cpu_us, rest.outcome.p99_us, changing.outcome.p99_us],
+        None => vec![cpu, rest.cpu_us, changing.cpu_us],
+    };
     Ok(Sample {
         values,
         operations: rest.outcome.operations + changing.outcome.operations,
@@ -168,9 +165,9 @@ struct Loaded {
     note: String,
 }
 
-fn loaded(bench: &Bench, running: &Running, scene: &Scene) -> anyhow::Result<Loaded> {
+fn loaded(bench: &Bench, running: &Running, scene: &Scene, rate: Option<f64>) -> anyhow::Result<Loaded> {
     let kind = Kind::Get { hosts: Some(scene.routes) };
-    let load = Load { tls: false, kind, connections: 50, rate: Some(RATE), time: TIME };
+    let load = Load { tls: false, kind, connections: 50, rate, time: TIME };
     let task = traffic::task(running, &load);
     let mut generator = bench.load(&task)?;
     let before = procfs::cpu_by_plane(running.child.id())?;
@@ -181,7 +178,7 @@ fn loaded(bench: &Bench, running: &Running, scene: &Scene) -> anyhow::Result<Loa
     Ok(Loaded { outcome, cpu_us, note: String::new() })
 }
 
-fn while_changing(bench: &Bench, running: &Running, scene: &Scene, run: u8) -> anyhow::Result<Loaded> {
+fn while_changing(bench: &Bench, running: &Running, scene: &Scene, rate: Option<f64>, run: u8) -> anyhow::Result<Loaded> {
     let folder = RouteFolder::of(running.folder.path(), scene.backend.http);
     let mut log = Log::of(running)?;
     let (stop, routes) = (Arc::new(AtomicBool::new(false)), scene.routes);
@@ -197,7 +194,7 @@ fn while_changing(bench: &Bench, running: &Running, scene: &Scene, run: u8) -> a
         }
         anyhow::Ok(edits)
     });
-    let loaded = loaded(bench, running, scene);
+    let loaded = loaded(bench, running, scene, rate);
     stop.store(true, Ordering::Relaxed);
     let edits = editor.join().map_err(|_| anyhow::anyhow!("the editor of routes failed"))??;
     // The last one may be under way still.

@@ -83,7 +83,7 @@ pub fn of_running(bench: &Bench, experiment: &Experiment, running: &mut Running,
         Measure::CpuAndTime(load) => traffic::cpu(bench, running, load, true),
         Measure::Latency(load) => traffic::latency(bench, running, load),
         Measure::Change => changes::one_by_one(running, scene, run),
-        Measure::Churn => changes::churn(bench, running, scene, run),
+        Measure::Churn { rate } => changes::churn(bench, running, scene, *rate, run),
         Measure::Held { .. } | Measure::Routes => anyhow::bail!("this needs a proxy of its own"),
     }?;
     if let Some(log) = log {

@@ -20,7 +20,7 @@ pub fn task(running: &Running, load: &Load) -> Task {
     }
 }
 
-/// CPU of all threads of the proxy, divided by the operations: in µs; or in ms, with the median time of an operation.
+/// CPU of all threads of the proxy, divided by the operations: in µs; or in ms, with the median and p99 of the time of an operation.
 pub fn cpu(bench: &Bench, running: &mut Running, load: &Load, time: bool) -> anyhow::Result<Sample> {
     let task = task(running, load);
     let mut generator = bench.load(&task)?;
@@ -29,7 +29,7 @@ pub fn cpu(bench: &Bench, running: &mut Running, load: &Load, time: bool) -> any
     let spent = procfs::cpu(running.child.id())?.saturating_sub(before);
     anyhow::ensure!(outcome.operations > 0, "nothing was done: {}", outcome.example.as_deref().unwrap_or("no error"));
     let each = spent as f64 / outcome.operations as f64;
-    let values = if time { vec![each / 1e6, outcome.p50_us / 1e3] } else { vec![each / 1e3] };
+    let values = if time { vec![each / 1e6, outcome.p50_us / 1e3, outcome.p99_us / 1e3] } else { vec![each / 1e3] };
     Ok(Sample::of(outcome, values))
 }
 

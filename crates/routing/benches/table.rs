@@ -15,7 +15,7 @@ use penstock_model::{Model, Touched};
 use penstock_routing::{HostName, RequestPath};
 use support::{Asked, compile, host, met, model, prefix, regex, route, table};
 
-const SIZES: [usize; 3] = [10, 1_000, 50_000];
+const SIZES: [usize; 4] = [10, 1_000, 5_000, 50_000];
 
 #[derive(Clone, Copy)]
 enum Shape {
