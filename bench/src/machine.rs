@@ -51,7 +51,7 @@ pub fn today() -> String {
 }
 
 /// The date of a day since 1970: Howard Hinnant's `civil_from_days`.
-fn date(days: u64) -> String {
+pub fn date(days: u64) -> String {
     let shifted = days + 719_468;
     let (era, of_era) = (shifted / 146_097, shifted % 146_097);
     let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;

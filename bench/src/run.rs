@@ -16,7 +16,7 @@ use crate::{
     machine::{self, Machine},
     measure::{self, Bench, Sample},
     peers::{self, Kind, Peer, Running, Scene},
-    report::{self, Figure, PeerInfo, Places, Results, RowResult, results::digits},
+    report::{self, Figure, PeerInfo, Places, Results, RowResult, results::digits, tables},
     rows::{self, Experiment},
 };
 
@@ -56,6 +56,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         peers: peers.iter().map(info).collect(),
         missing,
         rows: Vec::new(),
+        tables: tables::found(&peers::target()?),
     };
     if let Some(earlier) = earlier {
         results.keep(earlier)?;

@@ -4,6 +4,7 @@ mod page;
 pub mod results;
 mod svg;
 mod table;
+pub mod tables;
 
 use std::{
     fs,

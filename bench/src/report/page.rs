@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use super::{
-    results::{Results, RowResult, Verdict, digits},
+    results::{Results, RowResult, Verdict, YARDSTICKS, digits},
     table::{cell, ratio, troubles},
+    tables,
 };
 use crate::rows::{Group, Unit};
 
@@ -18,7 +19,7 @@ pub fn page(results: &Results, plots: &str) -> String {
         (first, last) => format!("a run in blocks from {first} to {last}"),
     };
     let mut page = format!(
-        "# Benchmarks\n\nWritten by `make bench` from {when} ({}{usual_runs} runs where the row does not say otherwise, {:.0} minutes); do not edit. \
+        "# Benchmarks\n\nWritten by `make bench` from {when} ({}each figure {usual_runs} times where its row does not say otherwise, {:.0} minutes); do not edit. \
          All figures, sample by sample: [results.json]({plots}results.json).\n\n",
         if results.quick { "quick, " } else { "" },
         results.minutes
@@ -35,6 +36,7 @@ pub fn page(results: &Results, plots: &str) -> String {
             section(&mut page, results, group, &rows, plots);
         }
     }
+    page.push_str(&tables::section(&results.tables));
     page.push_str("## Who, and where\n\n| proxy | version |\n|---|---|\n");
     for peer in &results.peers {
         // With more than one: which rows are of which.
@@ -112,7 +114,24 @@ fn losses(page: &mut String, results: &Results) {
             let _ = writeln!(page, "* {line}");
         }
     }
+    let others: Vec<String> = results.rows.iter().filter_map(|row| ahead(results, row, name)).collect();
+    if !others.is_empty() {
+        page.push_str("\nRows in which another of the proxies does better:\n\n");
+        for line in others {
+            let _ = writeln!(page, "* {line}");
+        }
+    }
     page.push('\n');
+}
+
+/// Who else needs less than we do, but for those that the ratio is to.
+fn ahead(results: &Results, row: &RowResult, name: &str) -> Option<String> {
+    let ours = row.sound(name)?;
+    let others = results.peers.iter().filter(|peer| !peer.ours && !YARDSTICKS.contains(&peer.name.as_str()));
+    let less = others.filter_map(|peer| Some((peer, row.sound(&peer.name).filter(|theirs| *theirs < ours)?)));
+    let (peer, theirs) = less.min_by(|(_, one), (_, other)| one.total_cmp(other))?;
+    let unit = row.unit.text();
+    Some(format!("{}, {}: {} {unit}, {} with {} {unit}", group_of(row), row.title, digits(ours), peer.name, digits(theirs)))
 }
 
 fn group_of(row: &RowResult) -> &'static str {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::tables::TableTime;
 use crate::{
     machine::Machine,
     peers::Kind,
@@ -28,6 +29,9 @@ pub struct Results {
     /// Who is not here, and why.
     pub missing: Vec<String>,
     pub rows: Vec<RowResult>,
+    /// Routing tables by themselves, if they were measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tables: Vec<TableTime>,
 }
 
 /// A proxy that took part.
@@ -179,6 +183,9 @@ impl Results {
         anyhow::ensure!(before.machine == self.machine, "what is to be kept was measured on another machine: {:?}", before.machine);
         let order = order();
         self.rows.extend(before.rows.into_iter().filter(|row| order.contains_key(row.experiment.as_str())));
+        if self.tables.is_empty() {
+            self.tables = before.tables;
+        }
         self.minutes += before.minutes;
         self.load_before = self.load_before.max(before.load_before);
         self.quick &= before.quick;
@@ -334,6 +341,7 @@ pub mod tests {
             peers: peers.iter().map(info).collect(),
             missing: vec!["caddy: not here".to_owned()],
             rows: experiments.iter().map(row).collect(),
+            tables: Vec::new(),
         };
         results.complete();
         results
