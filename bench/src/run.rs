@@ -33,8 +33,11 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let experiments = rows::chosen(&options.rows, options.quick);
     anyhow::ensure!(!experiments.is_empty(), "no experiment is named so; `penstock-bench list` names them");
     let (peers, missing) = peers::find(options)?;
-    for missing in &missing {
-        eprintln!("not measured: {missing}");
+    if !missing.is_empty() {
+        eprintln!("Not all proxies are here. These are NOT measured:");
+        for missing in &missing {
+            eprintln!("  {missing}");
+        }
     }
     let places = Places::in_folder(options.out.clone().map_or_else(|| Ok(peers::target()?.join("bench")), anyhow::Ok)?);
     let earlier = if options.keep { report::earlier(&places)? } else { None };

@@ -92,7 +92,10 @@ pub fn find(options: &Options) -> anyhow::Result<(Vec<Peer>, Vec<String>)> {
                 "{name} is not here; on Debian: apt-get install --no-install-recommends nginx haproxy (and stop the services they start)",
                 name = kind.name()
             ),
-            (None, false) => missing.push(format!("{}: not here; bench/peers brings it", kind.name())),
+            (None, false) => {
+                let how = if kind == Kind::Traefik { "builds it, with Go, in ten minutes or more" } else { "brings it, from PyPI" };
+                missing.push(format!("{}: not here; `make bench-peers` {how}", kind.name()));
+            }
         }
     }
     Ok((peers, missing))
