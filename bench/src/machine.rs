@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Serialize};
@@ -38,10 +38,40 @@ impl Machine {
     }
 }
 
-/// The mean number of tasks that ran or wanted to, over the last minute.
-pub fn load_average() -> f64 {
-    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or_default()
+/// What the processors did since the start of the machine, in ticks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Ticks {
+    all: u64,
+    idle: u64,
+    cores: usize,
+}
+
+impl Ticks {
+    fn now() -> Self {
+        Self::parse(&fs::read_to_string("/proc/stat").unwrap_or_default())
+    }
+
+    fn parse(stat: &str) -> Self {
+        let numbers = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
+        // user, nice, system, idle, waiting for a disk, two kinds of interrupts, stolen by the host; guests are in the first two again.
+        let ticks: Vec<u64> = numbers.take(8).map_while(|number| number.parse().ok()).collect();
+        let at = |place: usize| ticks.get(place).copied().unwrap_or_default();
+        let cores = stat.lines().filter(|line| line.starts_with("cpu")).count().saturating_sub(1);
+        Self { all: ticks.iter().sum(), idle: at(3) + at(4), cores }
+    }
+
+    /// How many cores were at work between two looks, on the mean.
+    fn busy(self, since: Self) -> f64 {
+        let (all, idle) = (self.all.saturating_sub(since.all), self.idle.saturating_sub(since.idle));
+        if all == 0 { 0.0 } else { all.saturating_sub(idle) as f64 / all as f64 * self.cores as f64 }
+    }
+}
+
+/// How many cores are at work, looked at for some time. The load average would remember for minutes what this very bench did before.
+pub fn busy(time: Duration) -> anyhow::Result<f64> {
+    let before = Ticks::now();
+    crate::child::pause(time)?;
+    Ok(Ticks::now().busy(before))
 }
 
 /// Today (UTC), as `2026-11-22`.
@@ -66,6 +96,15 @@ pub fn date(days: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cores_at_work_are_counted() {
+        let before = Ticks::parse("cpu  100 0 100 800 0 0 0 0 50 0\ncpu0 50 0 50 400\ncpu1 50 0 50 400\nintr 7\n");
+        assert_eq!(before, Ticks { all: 1000, idle: 800, cores: 2 });
+        let after = Ticks { all: 1200, idle: 850, cores: 2 };
+        assert!((after.busy(before) - 1.5).abs() < 1e-9);
+        assert!(after.busy(after) < 1e-9);
+    }
 
     #[test]
     fn days_are_dates() {

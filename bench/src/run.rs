@@ -22,8 +22,9 @@ use crate::{
 
 /// How long the backend may take to start.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// The load average of a machine on which nobody else is at work.
+/// On a machine with less than so many cores at work, looked at for so long, nobody else measures or builds.
 const QUIET: f64 = 0.3;
+const LOOK: Duration = Duration::from_secs(5);
 /// Starts of a proxy in one scene that may fail before it is not tried again: once may be chance.
 const STARTS: u8 = 2;
 
@@ -103,24 +104,26 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until nobody else is at work on the machine, but not for ever. Gives the load average then.
+/// Waits until nobody else is at work on the machine, but not for ever. Gives how many cores are at work then.
 fn settle(most: Duration) -> anyhow::Result<f64> {
     let end = Instant::now() + most;
     let mut told = false;
     loop {
-        let load = machine::load_average();
-        if load < QUIET {
-            return Ok(load);
+        let busy = machine::busy(LOOK)?;
+        if busy < QUIET {
+            return Ok(busy);
         }
         if Instant::now() >= end {
-            eprintln!("the load average is {load:.2}: others are at work; measured all the same");
-            return Ok(load);
+            eprintln!("{busy:.2} cores are busy with other things; measured all the same");
+            return Ok(busy);
         }
         if !told {
-            eprintln!("the load average is {load:.2}; waiting until it is below {QUIET}, for {} seconds at most", most.as_secs());
+            eprintln!(
+                "{busy:.2} cores are busy with other things; waiting until it is less than {QUIET}, for {} s at most",
+                most.as_secs()
+            );
             told = true;
         }
-        child::pause(Duration::from_secs(1))?;
     }
 }
 

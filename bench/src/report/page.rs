@@ -55,7 +55,7 @@ pub fn page(results: &Results, plots: &str) -> String {
     let machine = &results.machine;
     let _ = writeln!(
         page,
-        "{}, {} cores, {} GiB; {}, Linux {}; {} descriptors a process. Load average before the run: {:.2}{}.\n",
+        "{}, {} cores, {} GiB; {}, Linux {}; {} descriptors a process. Cores at work before the run: {:.2}{}.\n",
         machine.processor,
         machine.cores,
         machine.memory_gib,

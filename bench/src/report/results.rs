@@ -20,7 +20,7 @@ pub const YARDSTICKS: [&str; 2] = ["nginx", "haproxy"];
 pub struct Results {
     pub date: String,
     pub machine: Machine,
-    /// The load of the machine before anything was started; above 0.5 others were at work.
+    /// How many cores were at work before anything was started; above 0.5 others were.
     pub load_before: f64,
     pub minutes: f64,
     pub runs: u8,
