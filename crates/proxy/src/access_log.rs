@@ -4,26 +4,27 @@
 //! never waits: if the reader of standard output is slow, lines are dropped and counted. Whatever a client sends, it can't end a
 //! line or forge a field.
 
+mod queue;
+
 use std::{
+    cell::RefCell,
     fmt::{self, Write as _},
     io::{self, Write},
     net::IpAddr,
-    sync::{
-        Arc, Mutex, PoisonError,
-        mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel},
-    },
-    thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use penstock_model::ObjectRef;
 use prometheus_client::metrics::counter::Counter;
 
-/// Lines that wait to be written: some seconds of a slow reader at a few thousand requests per second, and a few megabytes at the
-/// worst usual length.
-const QUEUE: usize = 8192;
-/// Bytes gathered before they are written although more lines wait.
-const BUFFER: usize = 64 * 1024;
+use queue::Queue;
+
+/// What a thread keeps for the next line, of one that was longer.
+const USUAL_LINE: usize = 4 * 1024;
+
+thread_local! {
+    static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// The form of the lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,15 +86,8 @@ pub struct Upstream<'a> {
 #[derive(Clone, Debug)]
 pub struct AccessLog {
     format: AccessLogFormat,
-    sender: Option<SyncSender<Message>>,
+    queue: Option<Queue>,
     dropped: Counter,
-    writer: Arc<Mutex<Option<Receiver<()>>>>,
-}
-
-#[derive(Debug)]
-enum Message {
-    Line(Vec<u8>),
-    End,
 }
 
 impl AccessLog {
@@ -104,36 +98,31 @@ impl AccessLog {
 
     /// Writes to something else.
     pub fn start_on(format: AccessLogFormat, dropped: Counter, out: impl Write + Send + 'static) -> io::Result<Self> {
-        if format == AccessLogFormat::Off {
-            return Ok(Self { format, sender: None, dropped, writer: Arc::default() });
-        }
-        let (sender, lines) = sync_channel(QUEUE);
-        let (ended, end) = sync_channel(1);
-        thread::Builder::new().name("access-log".to_owned()).spawn(move || {
-            write_lines(&lines, out);
-            // Before it is told: lines that come later are to count as dropped.
-            drop(lines);
-            let _ = ended.send(());
-        })?;
-        Ok(Self { format, sender: Some(sender), dropped, writer: Arc::new(Mutex::new(Some(end))) })
+        let queue = (format != AccessLogFormat::Off).then(|| Queue::start(out)).transpose()?;
+        Ok(Self { format, queue, dropped })
     }
 
     /// Whether records are wanted: if not, there is no need to gather them.
     pub fn enabled(&self) -> bool {
-        self.sender.is_some()
+        self.queue.is_some()
     }
 
     /// Hands a record over. Never waits.
     pub fn log(&self, record: &Record<'_>) {
-        let Some(sender) = &self.sender else { return };
-        let mut line = Vec::with_capacity(512);
-        match self.format {
-            AccessLogFormat::Off => return,
-            AccessLogFormat::Json => json(&mut line, record),
-            AccessLogFormat::Combined => combined(&mut line, record),
-        }
-        line.push(b'\n');
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = sender.try_send(Message::Line(line)) {
+        let Some(queue) = &self.queue else { return };
+        let taken = LINE.with_borrow_mut(|line| {
+            line.clear();
+            match self.format {
+                AccessLogFormat::Off => return true,
+                AccessLogFormat::Json => json(line, record),
+                AccessLogFormat::Combined => combined(line, record),
+            }
+            line.push(b'\n');
+            let taken = queue.put(line);
+            line.shrink_to(USUAL_LINE);
+            taken
+        });
+        if !taken {
             self.dropped.inc();
         }
     }
@@ -141,56 +130,25 @@ impl AccessLog {
     /// Writes what was handed over so far and ends. Returns whether that was done within the time; a reader that takes nothing
     /// can't hold the process up for longer.
     pub fn shutdown(&self, within: Duration) -> bool {
-        let Some(sender) = &self.sender else { return true };
-        let end = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(end) = end else { return true };
-        let started = std::time::Instant::now();
-        // The queue may be full: then wait for room, but not for ever.
-        while let Err(TrySendError::Full(_)) = sender.try_send(Message::End) {
-            if end.recv_timeout(Duration::from_millis(5)).is_ok() {
-                return true;
-            }
-            if started.elapsed() >= within {
-                return false;
-            }
-        }
-        end.recv_timeout(within.saturating_sub(started.elapsed())).is_ok()
-    }
-}
-
-fn write_lines(lines: &Receiver<Message>, mut out: impl Write) {
-    let mut buffer: Vec<u8> = Vec::with_capacity(BUFFER);
-    let mut ended = false;
-    while !ended {
-        match lines.recv() {
-            Ok(Message::Line(line)) => buffer.extend(line),
-            Ok(Message::End) | Err(_) => ended = true,
-        }
-        while !ended && buffer.len() < BUFFER {
-            match lines.try_recv() {
-                Ok(Message::Line(line)) => buffer.extend(line),
-                Ok(Message::End) | Err(TryRecvError::Disconnected) => ended = true,
-                Err(TryRecvError::Empty) => break,
-            }
-        }
-        // Nobody is left to tell if it fails, and the next try may go through.
-        let _ = out.write_all(&buffer).and_then(|()| out.flush());
-        buffer.clear();
+        self.queue.as_ref().is_none_or(|queue| queue.end(within))
     }
 }
 
 fn json(line: &mut Vec<u8>, record: &Record<'_>) {
     let mut fields = Fields { line, first: true };
-    fields.plain("time", format_args!("\"{}\"", Rfc3339(record.time)));
+    fields.name("time");
+    fields.line.push(b'"');
+    rfc3339(fields.line, record.time);
+    fields.line.push(b'"');
     fields.plain("client", format_args!("\"{}\"", record.client));
     fields.text("scheme", record.scheme.as_bytes());
     fields.text("method", record.method.as_bytes());
     fields.text("host", record.host.as_bytes());
     fields.text("path", record.path.as_bytes());
     fields.text("protocol", record.protocol.as_bytes());
-    fields.plain("status", format_args!("{}", record.status));
-    fields.plain("bytesReceived", format_args!("{}", record.bytes_received));
-    fields.plain("bytesSent", format_args!("{}", record.bytes_sent));
+    fields.number("status", record.status.into());
+    fields.number("bytesReceived", record.bytes_received);
+    fields.number("bytesSent", record.bytes_sent);
     fields.seconds("duration", record.duration);
     fields.text("requestId", record.request_id.as_bytes());
     if let Some(agent) = record.user_agent {
@@ -212,7 +170,7 @@ fn json(line: &mut Vec<u8>, record: &Record<'_>) {
             fields.seconds("upstreamDuration", after);
         }
         if upstream.attempts > 1 {
-            fields.plain("attempts", format_args!("{}", upstream.attempts));
+            fields.number("attempts", upstream.attempts.into());
         }
     }
     if let Some(note) = record.note {
@@ -227,18 +185,52 @@ struct Fields<'a> {
 }
 
 impl Fields<'_> {
+    fn name(&mut self, name: &str) {
+        self.line.extend_from_slice(if std::mem::take(&mut self.first) { b"{\"" } else { b",\"" });
+        self.line.extend_from_slice(name.as_bytes());
+        self.line.extend_from_slice(b"\":");
+    }
+
     /// Names and values that need no escaping.
     fn plain(&mut self, name: &str, value: fmt::Arguments<'_>) {
-        let open = if std::mem::take(&mut self.first) { '{' } else { ',' };
-        let _ = write!(self.line, "{open}\"{name}\":{value}");
+        self.name(name);
+        let _ = self.line.write_fmt(value);
+    }
+
+    fn number(&mut self, name: &str, value: u64) {
+        self.name(name);
+        digits(self.line, value, 1);
     }
 
     fn seconds(&mut self, name: &str, value: Duration) {
-        self.plain(name, format_args!("{}.{:06}", value.as_secs(), value.subsec_micros()));
+        self.number(name, value.as_secs());
+        self.line.push(b'.');
+        digits(self.line, value.subsec_micros().into(), 6);
     }
 
     fn text(&mut self, name: &str, value: &[u8]) {
-        self.plain(name, format_args!("{}", JsonString(value)));
+        self.name(name);
+        // Nearly all is so, and is copied as it stands.
+        if value.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
+            self.line.push(b'"');
+            self.line.extend_from_slice(value);
+            self.line.push(b'"');
+        } else {
+            let _ = write!(self.line, "{}", JsonString(value));
+        }
+    }
+}
+
+/// A number in so many digits at least.
+fn digits(line: &mut Vec<u8>, number: u64, least: usize) {
+    let begin = line.len();
+    let mut rest = number;
+    while rest > 0 || line.len() < begin + least {
+        line.push(b'0' + (rest % 10) as u8);
+        rest /= 10;
+    }
+    if let Some(written) = line.get_mut(begin..) {
+        written.reverse();
     }
 }
 
@@ -336,12 +328,13 @@ impl Utc {
     }
 }
 
-struct Rfc3339(SystemTime);
-
-impl fmt::Display for Rfc3339 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Utc { year, month, day, hour, minute, second, millis } = Utc::of(self.0);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+/// `2000-10-10T13:55:36.123Z` (RFC 3339).
+fn rfc3339(line: &mut Vec<u8>, time: SystemTime) {
+    let Utc { year, month, day, hour, minute, second, millis } = Utc::of(time);
+    let parts = [(year, 4, b'-'), (month as u64, 2, b'-'), (day, 2, b'T'), (hour, 2, b':'), (minute, 2, b':'), (second, 2, b'.')];
+    for (number, least, after) in parts.into_iter().chain([(millis.into(), 3, b'Z')]) {
+        digits(line, number, least);
+        line.push(after);
     }
 }
 
@@ -444,7 +437,9 @@ mod tests {
             (1_735_689_600, "2025-01-01T00:00:00.000Z"),
             (4_107_542_400, "2100-03-01T00:00:00.000Z"),
         ] {
-            assert_eq!(Rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)).to_string(), expected);
+            let mut line = Vec::new();
+            rfc3339(&mut line, UNIX_EPOCH + Duration::from_secs(seconds));
+            assert_eq!(String::from_utf8(line).unwrap(), expected);
         }
     }
 
@@ -465,7 +460,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_takes_nothing_costs_lines_and_never_time() {
-        struct Stuck(Receiver<()>);
+        struct Stuck(mpsc::Receiver<()>);
         impl Write for Stuck {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
                 let _ = self.0.recv();
@@ -475,11 +470,11 @@ mod tests {
                 Ok(())
             }
         }
-        let (release, stuck) = sync_channel(1);
+        let (release, stuck) = mpsc::channel::<()>();
         let log = AccessLog::start_on(AccessLogFormat::Combined, Counter::default(), Stuck(stuck)).unwrap();
         let object = ObjectRef::new("Ingress", "ns", "i");
-        let lines = 2 * QUEUE + BUFFER / 100;
-        for _ in 0..lines {
+        // What is being written, and what waits; no line is shorter.
+        for _ in 0..2 * queue::MOST / 100 {
             log.log(&record(&object));
         }
         assert!(log.dropped.get() > 0);
