@@ -41,6 +41,10 @@ pub(super) fn request_of(parts: &Parts, head: &mut RequestHead, limits: &Limits)
         Some(_) => Connect::Unknown,
         None => Connect::Plain,
     };
+    // As a target in absolute form has it over HTTP/1.1. Whoever ends TLS before us may say either.
+    if parts.uri.scheme_str().is_some_and(|scheme| !["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known))) {
+        return Err(Unwritable::Line);
+    }
     let method = if connect == Connect::No { parts.method.as_str() } else { "GET" };
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
     head.compose(method, target, limits).map_err(|_| Unwritable::Line)?;

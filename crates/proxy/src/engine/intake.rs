@@ -100,6 +100,8 @@ fn method(head: &RequestHead, connect: Connect) -> Result<(), Refused> {
         // What follows a CONNECT may be no message.
         (Connect::Plain, _) | (_, Method::Connect) => Err(Refused { answer: Answer::plain(405), framed: false }),
         (_, Method::Trace) => Err(Answer::plain(405).into()),
+        // A backend may take it for HTTP/2's preface, whose it is alone (RFC 9113 §3.4, §11.6).
+        (_, Method::Other) if head.method_str() == "PRI" => Err(Answer::plain(501).into()),
         _ => Ok(()),
     }
 }
@@ -160,6 +162,7 @@ mod tests {
         let host = ("host", "a");
         for (method, fields, expected) in [
             ("TRACE", &[host][..], 405),
+            ("PRI", &[host][..], 501),
             ("POST", &[host, ("transfer-encoding", "chunked")], 0),
             ("POST", &[host, ("transfer-encoding", "gzip, chunked")], 501),
             ("POST", &[host, ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], 400),

@@ -4,7 +4,7 @@ use penstock_http1::MAX_OPTIONS;
 use penstock_proxy::Limits;
 
 use crate::{
-    case::{Case, Then, When, case, say},
+    case::{Case, Step, Then, When, case, say},
     stage::{run, stage, stage_of},
     support::route,
 };
@@ -60,7 +60,7 @@ async fn lines_and_fields() {
         field("a bare CR at the end of a value", "RFC 9112 §2.2", "X: a\r\r\nY: b"),
         field("a bare LF between fields", "RFC 9112 §2.2", "X: a\nY: b"),
         field("a bare LF ends the head", "RFC 9112 §2.2", "X: a\r\n\nGET /smuggled HTTP/1.1\r\nHost: a"),
-        field("a value of NEL", "RFC 9112 §5.2; CVE-2026-2835", "X: a\r\n\u{85}b: c"),
+        field("a value of NEL", "RFC 9112 §5.2", "X: a\r\n\u{85}b: c"),
         sized("a target that is too long", format!("GET /{} HTTP/1.1\r\nHost: a", "x".repeat(70_000)), "414; closes"),
         sized("a value that is too long", format!("GET /x HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(70_000)), "431; closes"),
         sized("a name that is too long", format!("GET /x HTTP/1.1\r\nHost: a\r\n{}: x", "X".repeat(70_000)), "431; closes"),
@@ -121,6 +121,27 @@ async fn fields_of_one_hop_and_expectations() {
             "nor said",
             "RFC 7239 §8.1",
             "X-Forwarded-For: 6.6.6.6\r\nX_Forwarded_For: 6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\n",
+            OK,
+            "GET /x for a",
+        ),
+        get(
+            "nor can any other field that says so",
+            "RFC 9110 §7.6.1; CVE-2022-1388",
+            "Connection: X-Forwarded-Proto, X-Forwarded-Port, X-Request-ID, X-Real-IP, Forwarded\r\n",
+            OK,
+            "GET /x for a",
+        ),
+        get(
+            "what others say of the client goes no further",
+            "RFC 7239 §8.1; CVE-2016-5385",
+            "Proxy: http://b\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: b\r\nX-Forwarded-Port: 6\r\n",
+            OK,
+            "GET /x for a",
+        ),
+        get(
+            "Transfer-Encoding by another name",
+            "RFC 9110 §5.1",
+            "Transfer_Encoding: chunked\r\nX-Real_IP: 6.6.6.6\r\n",
             OK,
             "GET /x for a",
         ),
@@ -308,6 +329,36 @@ async fn pipelines_and_ends() {
         ),
         case("an end within a head", "RFC 9112 §8", "GET /x HTTP/1.1\r\nHo", "closes", "").then(Then::Ends),
         case("an end before anything", "RFC 9112 §8", "", "closes", "").then(Then::Ends),
+        // A client that has ended its side is taken for gone (ARCHITECTURE.md), whatever it asked before.
+        case(
+            "an end after a whole request",
+            "RFC 9112 §9.6",
+            "GET /silent HTTP/1.1\r\nHost: a\r\n\r\n",
+            "closes",
+            "GET /silent for a",
+        )
+        .then(Then::Ends)
+        .says(vec![Step::Await])
+        .in_doubt(),
+        case(
+            "an end after a whole request and half a head",
+            "RFC 9112 §9.6",
+            "GET /silent HTTP/1.1\r\nHost: a\r\n\r\nGET /y HT",
+            "200 length \"no\"; closes",
+            "GET /silent for a",
+        )
+        .then(Then::Ends)
+        .says(vec![say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno")]),
+        case(
+            "who leaves within a head's answer",
+            "RFC 9112 §9.6",
+            "GET /silent HTTP/1.1\r\nHost: a\r\n\r\n",
+            "closes",
+            "GET /silent for a",
+        )
+        .then(Then::Leaves)
+        .says(vec![Step::Await])
+        .in_doubt(),
         case("an end within a body", "RFC 9112 §8", format!("{post}01234"), "closes", "POST /p for a length \"01234\" cut")
             .then(Then::Ends),
         case(

@@ -500,14 +500,18 @@ impl Stage {
                 got.push("stays".to_owned());
                 kept = Some((reader, writer));
             }
-            // A flood may show only after the answer.
-            "closes" if closing.as_deref() == Some("close") || expected.is_empty() || matches!(case.then, Then::Floods(_)) => {
+            // A flood, and an end of the client's, may show only after the answer.
+            "closes"
+                if closing.as_deref() == Some("close")
+                    || expected.is_empty()
+                    || matches!(case.then, Then::Floods(_) | Then::Ends) =>
+            {
                 got.push(match reader.message(Kind::Response { bodiless: false }).await {
                     // Who ended first needs no word.
                     Seen::End if reader.torn && case.then != Then::Ends => "torn".to_owned(),
                     Seen::End => "closes".to_owned(),
                     // So much was unread.
-                    Seen::Reset(None) if matches!(case.then, Then::Floods(_)) => "closes".to_owned(),
+                    Seen::Reset(None) if matches!(case.then, Then::Floods(_) | Then::Ends) => "closes".to_owned(),
                     other => told(other),
                 });
             }

@@ -37,8 +37,32 @@ async fn who_asks() {
         case("Connection that lists something else", "RFC 9110 §7.8", upgrade("Connection: upgrades\r\nUpgrade: raw\r\n"), ok, plain),
         case("Connection alone", "RFC 9110 §7.8", upgrade("Connection: Upgrade\r\n"), ok, plain),
         case("an empty Upgrade", "RFC 9110 §7.8", upgrade("Connection: Upgrade\r\nUpgrade:\r\n"), ok, plain),
-        case("h2c", "RFC 9113 §3.1; CVE-2021-29492", upgrade("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"), ok, plain),
-        case("h2c in another case, and by a list of its own", "CVE-2020-8658", upgrade("Connection: Upgrade\r\nUpgrade: H2C,h2c/2\r\n"), ok, plain),
+        case("h2c", "RFC 9113 §3.1", upgrade("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"), ok, plain),
+        case("h2c in another case, and by a list of its own", "RFC 9113 §3.1", upgrade("Connection: Upgrade\r\nUpgrade: H2C,h2c/2\r\n"), ok, plain),
+        case("settings of h2c alone", "RFC 9113 §3.1", upgrade("Connection: HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"), ok, plain),
+        case(
+            "with a body of nothing",
+            "RFC 9110 §7.8",
+            "GET /x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: raw\r\nContent-Length: 0\r\n\r\n",
+            "101 Upgrade: raw; tunnel \"ping\"",
+            format!("{ASKED}; tunnel \"ping\""),
+        )
+        .says(switched("raw", "")),
+        case(
+            "with a body, its coding doubtful",
+            "RFC 9112 §6.1",
+            "POST /x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: raw\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "400; closes",
+            "",
+        ),
+        case(
+            "with a body, and what follows it is a request",
+            "RFC 9110 §7.8",
+            "POST /x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: raw\r\nContent-Length: 2\r\n\r\nhiGET /y HTTP/1.1\r\nHost: a\r\n\r\n",
+            "200 length \"/x\"; 200 length \"/y\"; stays",
+            "POST /x for a length \"hi\"; GET /y for a",
+        ),
+        case("that closes", "RFC 9110 §7.8", upgrade("Connection: Upgrade, close\r\nUpgrade: raw\r\n"), "200 length \"/x\"; closes", ASKED),
         case("TLS", "RFC 2817 §3", upgrade("Connection: Upgrade\r\nUpgrade: TLS/1.0, HTTP/1.1\r\n"), ok, plain),
         case("HTTP/1.0", "RFC 9110 §7.8", "GET /x HTTP/1.0\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n", "200 length \"/x\"; closes", plain),
         case(
@@ -57,9 +81,9 @@ async fn who_asks() {
         )
         .says(switched("raw", "")[..1].to_vec()),
         case("unasked", "RFC 9110 §15.2.2", upgrade(""), REFUSED, plain).says(switched("raw", "GET /y HTTP/1.1\r\n\r\n")[..1].to_vec()),
-        case("h2c is asked for beside another, which goes on alone", "CVE-2021-29492", upgrade("Connection: Upgrade\r\nUpgrade: h2c, raw\r\n"), "101 Upgrade: raw; tunnel \"ping\"", format!("{ASKED}; tunnel \"ping\""))
+        case("h2c is asked for beside another, which goes on alone", "RFC 9113 §3.1", upgrade("Connection: Upgrade\r\nUpgrade: h2c, raw\r\n"), "101 Upgrade: raw; tunnel \"ping\"", format!("{ASKED}; tunnel \"ping\""))
             .says(switched("raw", "")),
-        case("h2c is switched to, which nobody asked for", "CVE-2021-29492", upgrade("Connection: Upgrade\r\nUpgrade: h2c, raw\r\n"), REFUSED, ASKED)
+        case("h2c is switched to, which nobody asked for", "RFC 9113 §3.1", upgrade("Connection: Upgrade\r\nUpgrade: h2c, raw\r\n"), REFUSED, ASKED)
             .says(switched("h2c", "")[..1].to_vec()),
     ];
     run(&stage().await, cases).await;
@@ -78,6 +102,47 @@ async fn what_is_answered() {
         refused("two protocols", "RFC 9110 §15.2.2", "Connection: Upgrade\r\nUpgrade: raw, other\r\n"),
         refused("no protocol", "RFC 9110 §15.2.2", "Connection: Upgrade\r\n"),
         refused("a protocol without Connection", "RFC 9110 §15.2.2", "Upgrade: raw\r\n"),
+        refused("two fields, one of them another", "RFC 9110 §15.2.2", "Connection: Upgrade\r\nUpgrade: raw\r\nUpgrade: other\r\n"),
+        refused("what it asked for in another version", "RFC 9110 §7.8", "Connection: Upgrade\r\nUpgrade: raw/2\r\n"),
+        refused("a protocol, and a Connection that lists something else", "RFC 9110 §7.8", "Connection: close\r\nUpgrade: raw\r\n"),
+        case(
+            "a switch of HTTP/1.0 goes on as one of HTTP/1.1",
+            "RFC 9110 §7.8",
+            ask("", ""),
+            "101 Upgrade: raw; tunnel \"ping\"",
+            format!("{ASKED}; tunnel \"ping\""),
+        )
+        .says(vec![say("HTTP/1.0 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n"), Step::Echo]),
+        case("a switch that is cut", "RFC 9112 §8", ask("", ""), REFUSED, ASKED)
+            .says(vec![say("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpg"), Step::Close]),
+        case(
+            "a coding in a 101 does not go on",
+            "RFC 9112 §6.1",
+            ask("", ""),
+            "101 Upgrade: raw; tunnel \"ping\"",
+            format!("{ASKED}; tunnel \"ping\""),
+        )
+        .says(switched("raw\r\nTransfer-Encoding: chunked", "")),
+        ordinary("204", "HTTP/1.1 204 No\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n", "204; stays"),
+        ordinary("304", "HTTP/1.1 304 No\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n", "304; stays"),
+        ordinary(
+            "chunks",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            "200 chunked \"ok\"; stays",
+        ),
+        case("an answer that is cut", "RFC 9112 §8", ask("", ""), "200 length \"ok\"; cut", ASKED).says(vec![
+            say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nok"),
+            Step::Begun,
+            Step::Close,
+        ]),
+        case(
+            "too many responses before a 101",
+            "RFC 9110 §15.2",
+            ask("", ""),
+            format!("{}{REFUSED}", "103 Link: x; ".repeat(16)),
+            ASKED,
+        )
+        .says([vec![say("HTTP/1.1 103 Hints\r\nLink: x\r\n\r\n".repeat(17))], switched("raw", "")[..1].to_vec()].concat()),
         ordinary("200", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "200 length \"ok\"; stays"),
         ordinary(
             "200 that speaks of an upgrade",
