@@ -455,3 +455,123 @@ async fn a_length_goes_to_a_backend_on_http2_as_it_is_meant() {
         assert!(head.contains("x-length: 2\r\n"), "{head}");
     }
 }
+
+/// RFC 8441: a stream that is to be a tunnel, and what the backend makes of the handshake that it becomes.
+#[tokio::test]
+async fn streams_that_are_to_be_tunnels() {
+    const METHOD: (&str, &str) = (":method", "CONNECT");
+    const PROTOCOL: (&str, &str) = (":protocol", "websocket");
+    const SCHEME: (&str, &str) = (":scheme", "http");
+    const PATH: (&str, &str) = (":path", "/x");
+    const AUTHORITY: (&str, &str) = (":authority", "a");
+    const VERSION: (&str, &str) = ("sec-websocket-version", "13");
+    const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n";
+    let stage = stage().await;
+    let all = [METHOD, PROTOCOL, SCHEME, PATH, AUTHORITY, VERSION];
+    let asks = |more: &[(&str, &str)], flags| frame(HEADERS, EH | flags, 1, &block(&[&all[..], more].concat()));
+    let without = |name: &str| {
+        let fields: Vec<_> = all.into_iter().filter(|(known, _)| *known != name).collect();
+        frame(HEADERS, EH, 1, &block(&fields))
+    };
+    let passed = "GET /x for a Connection: Upgrade*";
+    let said = |text: &str| vec![say(text.to_owned())];
+    let with_data = [asks(&[], 0), frame(DATA, 0, 1, b"\x81\x80\0\0\0\0")].concat();
+    let accept = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
+    let mut failures = Vec::new();
+    for (name, source, frames, says, gets, passes) in [
+        ("200", "RFC 8441 §5", asks(&[], 0), said("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"), "502", passed),
+        ("204", "RFC 8441 §5", asks(&[], 0), said("HTTP/1.1 204 No\r\n\r\n"), "502", passed),
+        (
+            "a refusal",
+            "RFC 8441 §5",
+            asks(&[], 0),
+            said("HTTP/1.1 403 No\r\nServer: x\r\nContent-Length: 2\r\n\r\nno"),
+            "403",
+            passed,
+        ),
+        (
+            "a refusal after data",
+            "RFC 8441 §5",
+            with_data,
+            said("HTTP/1.1 403 No\r\nServer: x\r\nContent-Length: 2\r\n\r\nno"),
+            "403",
+            passed,
+        ),
+        ("no accept", "RFC 6455 §4.1", asks(&[], 0), said(&format!("{SWITCH}Upgrade: websocket\r\n\r\n")), "502", passed),
+        (
+            "another's accept",
+            "RFC 6455 §4.1",
+            asks(&[], 0),
+            said(&format!("{SWITCH}Upgrade: websocket\r\n{accept}\r\n")),
+            "502",
+            passed,
+        ),
+        (
+            "another protocol",
+            "RFC 9110 §15.2.2",
+            asks(&[], 0),
+            said(&format!("{SWITCH}Upgrade: raw\r\n{accept}\r\n")),
+            "502",
+            passed,
+        ),
+        ("an answer that is cut", "RFC 9112 §8", asks(&[], 0), vec![say("HTTP/1.1 101 Swi"), Step::Close], "502", passed),
+        ("a reset", "RFC 9293 §3.10.7", asks(&[], 0), vec![Step::Reset], "502", "*"),
+        (
+            "a key of the client's, which is not the backend's",
+            "RFC 8441 §5",
+            asks(&[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")], 0),
+            said(&format!("{SWITCH}Upgrade: websocket\r\n{accept}\r\n")),
+            "502",
+            passed,
+        ),
+        (
+            "a length",
+            "RFC 8441 §4",
+            asks(&[("content-length", "5")], 0),
+            said("HTTP/1.1 403 No\r\nServer: x\r\nContent-Length: 2\r\n\r\nno"),
+            "403",
+            passed,
+        ),
+        (
+            "an end with the head",
+            "RFC 8441 §5",
+            asks(&[], ES),
+            said("HTTP/1.1 403 No\r\nServer: x\r\nContent-Length: 2\r\n\r\nno"),
+            "403",
+            passed,
+        ),
+        ("no path", "RFC 8441 §4", without(":path"), vec![], MALFORMED, ""),
+        ("no scheme", "RFC 8441 §4", without(":scheme"), vec![], MALFORMED, ""),
+        ("no authority", "RFC 8441 §4", without(":authority"), vec![], "400", ""),
+        ("another protocol than any", "RFC 8441 §4", asks(&[(":protocol", "raw")], 0), vec![], MALFORMED, ""),
+        (
+            "given up before the answer",
+            "RFC 8441 §5",
+            [asks(&[], 0), frame(RST_STREAM, 0, 1, &8_u32.to_be_bytes())].concat(),
+            vec![Step::Await],
+            "",
+            "*",
+        ),
+    ] {
+        assert!(is_source(source), "{name}: {source}");
+        let _alone = ALONE.lock().await;
+        stage.begin(&says, When::Request);
+        let mut connection = Connection::open(&stage, &[]).await;
+        let word = stage.word();
+        let sibling = [(":method", "GET"), SCHEME, (":path", &*format!("/word/{word}")), (":authority", "good")];
+        let all = [&frames[..], &frame(HEADERS, EH | ES, 3, &block(&sibling))].concat();
+        connection.stream.write_all(&all).await.unwrap();
+        connection.stream.flush().await.unwrap();
+        let (got, body) = connection.outcome(!gets.is_empty()).await;
+        stage.others_are_served().await.unwrap();
+        // The client may stop sending what nobody reads (RFC 9113 §8.1).
+        let got = got.strip_suffix(" reset NO_ERROR").unwrap_or(&got);
+        if got != gets || (!got.starts_with("closed") && body != word.as_bytes()) {
+            failures.push(format!("{name} ({source})\n  the client got    {got}\n  and should have   {gets}"));
+        }
+        if let Err(why) = stage.passed(passes).await {
+            failures.push(format!("{name} ({source})\n  {why}"));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}

@@ -19,6 +19,7 @@ mod http2;
 mod requests;
 mod responses;
 mod responses_http2;
+mod slow;
 mod stage;
 #[path = "../support/mod.rs"]
 mod support;

@@ -337,6 +337,11 @@ impl Stage {
         self.shared.begun.notify_one();
     }
 
+    /// The client has all that it is to get.
+    pub fn answered(&self) {
+        self.shared.got.notify_one();
+    }
+
     async fn play(&self, case: &Case) -> Result<(), String> {
         self.begin(&case.says, case.when);
         let mut outcome = self.ask(case).await;
