@@ -1,9 +1,15 @@
 //! Responses over HTTP/2: ends that come early, streams and connections that are given up, heads and frames out of order.
 
+use std::fmt::Write as _;
+
+use tokio::io::AsyncWriteExt;
+
 use crate::{
     endpoints::{Case, Step, case, data, head, hello, ok, reset, run},
     frames::{CONTINUATION, DATA, EH, ES, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, block},
-    support::http2::frame,
+    stage::{self, ALONE, is_source},
+    support::{self, http2::frame},
+    wire::{Kind, Reader, Seen},
 };
 
 const REFUSED: &str = "502";
@@ -260,4 +266,117 @@ async fn frames() {
         ),
     ])
     .await;
+}
+
+/// What an endpoint of HTTP/2 gets of rude requests: each head and body in a line.
+async fn seen_by_http2(tell: tokio::sync::mpsc::UnboundedSender<String>) -> std::net::SocketAddr {
+    const OWN: [&str; 6] =
+        ["x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-real-ip", "x-request-id"];
+    support::backend(move |stream| {
+        let tell = tell.clone();
+        async move {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                let tell = tell.clone();
+                tokio::spawn(async move {
+                    let (head, mut body) = request.into_parts();
+                    let mut text = format!("{} {}", head.method, head.uri);
+                    for (name, value) in &head.headers {
+                        let value = value.as_bytes().escape_ascii();
+                        if !OWN.contains(&name.as_str()) {
+                            let _ = write!(text, " {name}: {value}");
+                        } else if name == "x-real-ip" && value.to_string() != "127.0.0.1" {
+                            let _ = write!(text, " DOUBTFUL: {value}");
+                        }
+                    }
+                    while let Some(data) = body.data().await {
+                        match data {
+                            // The end may come with nothing.
+                            Ok(data) if data.is_empty() => {}
+                            Ok(data) => {
+                                let _ = write!(text, " \"{}\"", data.escape_ascii());
+                            }
+                            Err(_) => {
+                                text += " cut";
+                                break;
+                            }
+                        }
+                    }
+                    if let Ok(Some(trailers)) = body.trailers().await {
+                        let _ = write!(text, " trailers {trailers:?}");
+                    }
+                    let _ = tell.send(text);
+                    let _ = respond.send_response(http::Response::new(()), true);
+                });
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_goes_to_an_endpoint_is_in_order() {
+    let _alone = ALONE.lock().await;
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let address = seen_by_http2(tell).await;
+    let proxy = support::start_within(penstock_proxy::Limits::default(), &support::http2::to_http2(support::route("/", address)));
+    let chunked = "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n";
+    for (name, source, sends, gets, passes) in [
+        ("a GET", "RFC 9113 §8.3.1", "GET /x?y=//z HTTP/1.1\r\nHost: a:81\r\n\r\n".to_owned(), "200", "GET http://a:81/x?y=//z"),
+        (
+            "fields of one hop",
+            "RFC 9113 §8.2.2",
+            "GET /x HTTP/1.1\r\nHost: a\r\nConnection: x-a, keep-alive\r\nX-A: 1\r\nKeep-Alive: 5\r\nProxy-Connection: x\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\nX-B: 2\r\n\r\n".to_owned(),
+            "200",
+            "GET http://a/x x-b: 2",
+        ),
+        (
+            "trailers are taken by who says so",
+            "RFC 9113 §8.2.2",
+            "GET /x HTTP/1.1\r\nHost: a\r\nConnection: TE\r\nTE: trailers, gzip\r\n\r\n".to_owned(),
+            "200",
+            "GET http://a/x te: trailers",
+        ),
+        (
+            "who the client is",
+            "RFC 7239 §8.1; CVE-2016-5385",
+            "GET /x HTTP/1.1\r\nHost: a\r\nConnection: X-Real-IP, X-Forwarded-For\r\nX-Real-IP: 6.6.6.6\r\nX-Forwarded-For: 6.6.6.6\r\nProxy: http://b\r\nX_Real_IP: 6.6.6.6\r\n\r\n".to_owned(),
+            "200",
+            "GET http://a/x",
+        ),
+        ("names in upper case", "RFC 9113 §8.2.1", "GET /x HTTP/1.1\r\nHost: a\r\nX-LOUD: A\r\n\r\n".to_owned(), "200", "GET http://a/x x-loud: A"),
+        (
+            "a pseudo-header as a field",
+            "RFC 9113 §8.3; CVE-2021-31618",
+            "GET /x HTTP/1.1\r\nHost: a\r\n:path: /y\r\n\r\n".to_owned(),
+            "400",
+            "",
+        ),
+        ("chunks", "RFC 9113 §8.1", format!("{chunked}\r\n2\r\nhi\r\n0\r\n\r\n"), "200", "POST http://a/x \"hi\""),
+        (
+            "trailers",
+            "RFC 9110 §6.5.1",
+            format!("{chunked}\r\n2\r\nhi\r\n0\r\nX-A: 1\r\nContent-Length: 5\r\nHost: b\r\n\r\n"),
+            "200",
+            "POST http://a/x \"hi\" trailers {\"x-a\": \"1\"}",
+        ),
+        ("both framings", "RFC 9112 §6.1", format!("{chunked}Content-Length: 5\r\n\r\n0\r\n\r\n"), "400", ""),
+        ("chunks that break off", "RFC 9112 §7.1", format!("{chunked}\r\n2\r\nhi\r\nz\r\n"), "400", "POST http://a/x*cut"),
+        ("an absolute target", "RFC 9112 §3.2.2", "GET http://b/x HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "200", "GET http://b/x"),
+        ("HTTP/1.0 without a Host", "RFC 9112 §3.2", "GET /x HTTP/1.0\r\n\r\n".to_owned(), "200", "GET http://*/x"),
+    ] {
+        assert!(is_source(source), "{name}: {source}");
+        let mut reader = Reader::new(tokio::net::TcpStream::connect(proxy.http).await.unwrap());
+        reader.stream.write_all(sends.as_bytes()).await.unwrap();
+        let got = match reader.message(Kind::Response { bodiless: false }).await {
+            Seen::Whole(message) => message.start,
+            other => stage::told(other),
+        };
+        assert_eq!(got, gets, "{name} ({source})");
+        if !passes.is_empty() {
+            let seen = tokio::time::timeout(support::PATIENCE, told.recv()).await.expect(name).unwrap();
+            assert!(stage::is_as(&seen, passes), "{name} ({source})\n  the endpoint got  {seen}\n  and should have   {passes}");
+        }
+        assert!(told.try_recv().is_err(), "{name} ({source}): something came besides");
+    }
 }

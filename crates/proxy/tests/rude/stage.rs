@@ -308,7 +308,7 @@ pub async fn run(stage: &Stage, cases: Vec<Case>) {
 }
 
 /// `*` stands for what cannot be said exactly; what begins with `?` for nothing, or something that ends so.
-fn is_as(got: &str, expected: &str) -> bool {
+pub fn is_as(got: &str, expected: &str) -> bool {
     if let Some(end) = expected.strip_prefix('?') {
         return got.is_empty() || got.ends_with(end);
     }
