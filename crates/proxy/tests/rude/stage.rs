@@ -512,8 +512,10 @@ impl Stage {
                     || matches!(case.then, Then::Floods(_) | Then::Ends) =>
             {
                 got.push(match reader.message(Kind::Response { bodiless: false }).await {
-                    // Who ended first needs no word.
-                    Seen::End if reader.torn && case.then != Then::Ends => "torn".to_owned(),
+                    // Whose request got no answer is cut off within that.
+                    Seen::End if reader.torn && (case.then != Then::Ends || case.passes.is_empty() || !expected.is_empty()) => {
+                        "torn".to_owned()
+                    }
                     Seen::End => "closes".to_owned(),
                     // So much was unread.
                     Seen::Reset(None) if matches!(case.then, Then::Floods(_) | Then::Ends) => "closes".to_owned(),
