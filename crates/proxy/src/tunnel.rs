@@ -437,7 +437,7 @@ impl Direction {
             let before = *moved;
             let read = BUFFER.with_borrow_mut(|buffer| {
                 let mut buf = ReadBuf::new(buffer.get_mut(..self.reach).unwrap_or_default());
-                let read = self.poll_fill(cx, reader, &mut buf);
+                let read = self.poll_fill(cx, reader, &mut buf, websocket);
                 let data = buf.filled();
                 *moved += data.len();
                 self.active |= !data.is_empty();
@@ -463,10 +463,20 @@ impl Direction {
     }
 
     /// Reads what there is. Pending: no more for now. Ready: the buffer is full, or the reader ended.
-    fn poll_fill(&mut self, cx: &mut Context<'_>, reader: &mut Side, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut Side,
+        buf: &mut ReadBuf<'_>,
+        websocket: bool,
+    ) -> Poll<io::Result<()>> {
         while buf.remaining() > 0 {
             let before = buf.filled().len();
-            std::task::ready!(reader.poll_read(cx, buf))?;
+            match std::task::ready!(reader.poll_read(cx, buf)) {
+                // The end of a connection of which TLS did not say so. Many programs that speak WebSocket end so, and frames show what is missing.
+                Err(error) if websocket && error.kind() == io::ErrorKind::UnexpectedEof => {}
+                read => read?,
+            }
             if buf.filled().len() == before {
                 self.ended = true;
                 break;

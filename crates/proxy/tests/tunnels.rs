@@ -9,8 +9,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use penstock_model::{Action, BackendKey, Endpoint, EndpointSet, Model, Origin, Protocol, ServicePort, WeightedBackend};
 use penstock_proxy::TunnelEnd;
 use support::{
-    PATIENCE, UPGRADE, backend, echo, echo_upgraded, get, model, open_websocket, read_exactly, read_head, route, start, start_with,
-    until, until_nobody_is_let_in,
+    PATIENCE, UPGRADE, backend, echo, echo_upgraded, get, http2, model, open_websocket, read_exactly, read_head, route, start,
+    start_with, until, until_nobody_is_let_in,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -51,6 +51,31 @@ async fn promise_2_a_tunnel_outlives_its_endpoint_its_policy_and_a_hundred_table
     drop(clients);
     until("tunnels stay", || proxy.plane.metrics().tunnels_open.get() == 0).await;
     assert_eq!(proxy.plane.metrics().tunnels_ended.get(TunnelEnd::Client), 20);
+}
+
+#[tokio::test]
+async fn a_websocket_over_tls_that_ends_without_a_goodbye_ends_in_good_order_for_its_backend() {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let address = backend(move |mut stream| {
+        let tell = tell.clone();
+        async move {
+            let mut got = support::accept_websocket(&mut stream).await;
+            let ended = stream.read_to_end(&mut got).await;
+            let _ = tell.send((got.len(), ended.is_ok()));
+        }
+    })
+    .await;
+    let proxy = start(&model(vec![route("/", address)]));
+    let mut client = http2::connect(proxy.https, "a.test", &[b"http/1.1"]).await;
+    client.write_all(UPGRADE.as_bytes()).await.unwrap();
+    assert!(read_head(&mut client).await.0.starts_with("HTTP/1.1 101"));
+    client.write_all(b"\x81\x80\0\0\0\0").await.unwrap();
+    client.flush().await.unwrap();
+    // The socket is closed, and TLS says nothing.
+    drop(client);
+    assert_eq!(tokio::time::timeout(PATIENCE, told.recv()).await.unwrap(), Some((6, true)));
+    until("the tunnel stays", || proxy.plane.metrics().tunnels_open.get() == 0).await;
+    assert_eq!(proxy.plane.metrics().tunnels_ended.get(TunnelEnd::Client), 1);
 }
 
 #[tokio::test]
