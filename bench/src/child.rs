@@ -20,6 +20,9 @@ use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 use crate::{interrupt, procfs};
 
+/// How long a child has to end by itself.
+const GOODBYE: Duration = Duration::from_secs(1);
+
 /// How often a wait looks at the signal flag.
 const GLANCE: Duration = Duration::from_millis(100);
 
@@ -172,7 +175,20 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         // Of its children too: a killed nginx leaves its worker.
-        for id in procfs::tree(self.process.id()) {
+        let all = procfs::tree(self.process.id());
+        // Asked first, and again since the second signal ends a drain: a build that counts what it does writes that at its end.
+        for _ in 0..2 {
+            if let Some(id) = Pid::from_raw(self.process.id() as i32)
+                && matches!(self.process.try_wait(), Ok(None))
+            {
+                let _ = rustix::process::kill_process(id, Signal::TERM);
+            }
+            let end = Instant::now() + GOODBYE;
+            while matches!(self.process.try_wait(), Ok(None)) && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        for id in all {
             if let Some(id) = Pid::from_raw(id as i32) {
                 let _ = rustix::process::kill_process(id, Signal::KILL);
             }
