@@ -32,7 +32,6 @@ use crate::{
     io::Open,
     metrics::{LimitHit, Listener, Metrics},
     options::Options,
-    socket,
     spread::{Handed, Incoming, Spread},
     table::Routes,
     tls::ServerTls,
@@ -423,13 +422,8 @@ impl Drop for Reserve {
 
 /// There is no descriptor or memory for a connection: those that wait are closed instead of left to spin on, and counted.
 async fn shed(worker: &Worker, socket: &tokio::net::TcpListener, listener: Listener, reserve: &mut Reserve, error: &io::Error) {
-    worker.shared.metrics.limits.inc(LimitHit::Connections);
-    // Connections to endpoints that wait for requests are the first to go; what they free serves the next clients.
-    if socket::lacks_descriptors(error) && worker.pool.free() > 0 {
-        tracing::warn!(%error, "a connection cannot be accepted; those to endpoints that had no request are closed for it");
-        return;
-    }
     tracing::warn!(%error, "connections cannot be accepted; they are closed");
+    worker.shared.metrics.limits.inc(LimitHit::Connections);
     reserve.give_up();
     for _ in 0..ACCEPT_BURST {
         match tokio::time::timeout(Duration::ZERO, socket.accept()).await {

@@ -254,7 +254,8 @@ pub(super) async fn send(asked: &mut Asked<'_>, target: &Target<'_>) -> Result<U
             Some(Ok(connection)) => connection,
             Some(Err(error)) => {
                 tracing::debug!(backend = %backend.name(), %endpoint, %error, "an endpoint cannot be connected");
-                // Connections that wait for requests are worth less than this one.
+                // Connections that wait for requests are worth less than this one. For a client that comes none is closed: those who are there
+                // already need them.
                 let has_freed = error.lacks_descriptors() && !std::mem::replace(&mut freed, true) && worker.pool.free() > 0;
                 if has_freed || tries.not_connected(&error, in_full) {
                     continue;
