@@ -12,7 +12,9 @@ COPY . .
 # With an explicit target the flags hold for the program alone, not for build scripts and macros, which cannot be static.
 RUN set -eu; \
     target=$(rustc -vV | sed -n 's/^host: //p'); \
-    RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --bin penstock --profile "$PROFILE" --target "$target"; \
+    export RUSTFLAGS="-C target-feature=+crt-static"; \
+    if [ "$PROFILE" = release ]; then pgo/build; \
+    else cargo build --locked --bin penstock --profile "$PROFILE" --target "$target"; fi; \
     mkdir -p /out/etc/ssl/certs /out/usr/local/bin /out/var/lib/penstock /out/tmp; \
     cp "target/$target/$PROFILE/penstock" /out/usr/local/bin/penstock; \
     cp /etc/ssl/certs/ca-certificates.crt /out/etc/ssl/certs/; \

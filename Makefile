@@ -1,12 +1,18 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run test soak lint deny fmt crds docs bench bench-peers bench-quick bench-routing fuzz chart image
+.PHONY: help release profile run test soak lint deny fmt crds docs bench bench-peers bench-quick bench-routing fuzz chart image
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 17
 
 run: ## Build, and serve the quick start in front of a small demo backend; prints the URLs to open
 	@deploy/quickstart/run
+
+release: ## Build the release binary as images have it; prints where it is
+	@pgo/build
+
+profile: ## Make pgo/penstock.profdata anew, which that build is arranged by (half an hour; needs llvm-profdata)
+	pgo/train
 
 # The scenes that have the machine for themselves, each an invocation of its own: one takes times, and comes after all others; one loads the machine
 # for minutes, and comes after that.

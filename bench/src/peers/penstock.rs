@@ -44,18 +44,17 @@ pub fn target() -> anyhow::Result<PathBuf> {
     own.ancestors().nth(2).map(Path::to_path_buf).context("no target folder")
 }
 
+/// As images have it.
 fn build() -> anyhow::Result<PathBuf> {
-    let target = target()?;
     eprintln!("building penstock (release); some minutes the first time");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args(["build", "--quiet", "--release", "--locked", "--bin", "penstock", "--target-dir"])
-        .arg(&target)
-        .current_dir(source())
-        .status()
-        .context("cargo")?;
-    anyhow::ensure!(status.success(), "penstock could not be built");
-    Ok(target.join("release/penstock"))
+    let output = Command::new(source().join("pgo/build"))
+        .arg("--quiet")
+        .env("CARGO_TARGET_DIR", target()?)
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .context("pgo/build")?;
+    anyhow::ensure!(output.status.success(), "penstock could not be built");
+    Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
 }
 
 /// The commit of the source tree, if it is one of git's.
