@@ -283,6 +283,8 @@ pub(crate) struct UpstreamStream {
     transport: Transport,
     /// How long a write may make no progress.
     write_limit: Option<Duration>,
+    /// The longest of those that the socket was told of: a kept connection has one for each of its requests.
+    allowed: Duration,
     stall: Stall,
     to_closed: ToClosed,
     /// What is written vanishes.
@@ -299,6 +301,7 @@ impl UpstreamStream {
         Self {
             transport,
             write_limit: None,
+            allowed: Duration::ZERO,
             stall: Stall::default(),
             to_closed,
             deaf: false,
@@ -311,7 +314,8 @@ impl UpstreamStream {
     pub(crate) fn limit_writes(&mut self, limit: Option<Duration>) {
         self.write_limit = limit;
         self.stall = Stall::default();
-        if let Some(limit) = limit {
+        if let Some(limit) = limit.filter(|limit| *limit > self.allowed) {
+            self.allowed = limit;
             let _ = socket::allow_stalls(self.transport.tcp(), limit);
         }
     }
