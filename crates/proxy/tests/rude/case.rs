@@ -57,6 +57,8 @@ pub struct Case {
     pub passes: String,
     /// Although all went as it should, the connection to the backend is not used on.
     pub in_doubt: bool,
+    /// It would be another case if what the client sends came in pieces.
+    pub in_one: bool,
 }
 
 /// A case of a client: the backend answers as it should.
@@ -78,6 +80,7 @@ pub fn case(
         gets,
         passes,
         in_doubt: false,
+        in_one: false,
     }
 }
 
@@ -92,6 +95,10 @@ impl Case {
 
     pub fn in_doubt(self) -> Self {
         Self { in_doubt: true, ..self }
+    }
+
+    pub fn in_one(self) -> Self {
+        Self { in_one: true, ..self }
     }
 
     /// Whether the connection to the backend is used on: all that came over it was whole, and nothing is left.
