@@ -21,6 +21,14 @@ struct Case {
     passes: &'static str,
 }
 
+impl Case {
+    /// What comes after a whole request is another case where that is answered before.
+    fn in_one(&self) -> bool {
+        let whole = request("GET", "/x", &[], EH | ES);
+        self.frames.starts_with(&whole) && self.frames.len() > whole.len()
+    }
+}
+
 /// A request of stream 1, with these fields besides.
 fn request(method: &str, path: &str, fields: &[(&str, &str)], flags: u8) -> Vec<u8> {
     let all = [&[(":method", method), (":scheme", "http"), (":path", path), (":authority", "a")], fields].concat();
@@ -61,7 +69,7 @@ async fn run(cases: Vec<Case>) {
     for (over, written) in [(Over::Tcp, Written::AtOnce), (Over::Tcp, Written::ByteByByte), (Over::Tls, Written::AtOnce)] {
         stage.over.set(over);
         stage.written.set(written);
-        for case in &cases {
+        for case in cases.iter().filter(|case| written == Written::AtOnce || !case.in_one()) {
             let played = within_bounds(|| play(&stage, case)).await;
             if let Err(why) = played {
                 failures.push(format!("{} ({}), {over:?}, {written:?}\n  {why}", case.name, case.source));
