@@ -19,16 +19,17 @@ use axum::{
     routing::get,
 };
 use penstock_proxy::DataPlane;
-use prometheus_client::registry::Registry;
+use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::pipeline::Publication;
+use crate::{allocator, pipeline::Publication};
 
 #[derive(Clone)]
 struct Admin {
     plane: Arc<DataPlane>,
     more_metrics: Arc<Registry>,
+    heap: Gauge,
     publications: watch::Receiver<Arc<Publication>>,
     ready: Arc<AtomicBool>,
 }
@@ -37,19 +38,25 @@ struct Admin {
 pub fn serve(
     address: &str,
     plane: Arc<DataPlane>,
-    more_metrics: Registry,
+    mut more_metrics: Registry,
     publications: watch::Receiver<Arc<Publication>>,
     ready: Arc<AtomicBool>,
 ) -> anyhow::Result<SocketAddr> {
     let listener = penstock_proxy::bind(address, 1)?.listen()?.pop().context("no socket")?;
     let listener = tokio::net::TcpListener::from_std(listener).context("the admin port")?;
     let bound = listener.local_addr()?;
+    let heap = Gauge::default();
+    more_metrics.register(
+        "penstock_heap_bytes",
+        "Memory that is allocated and not freed; the process has more, as the allocator keeps some",
+        heap.clone(),
+    );
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/debug/model", get(model))
-        .with_state(Admin { plane, more_metrics: Arc::new(more_metrics), publications, ready });
+        .with_state(Admin { plane, more_metrics: Arc::new(more_metrics), heap, publications, ready });
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::error!(%error, "the admin port ended");
@@ -67,6 +74,7 @@ async fn readyz(State(admin): State<Admin>) -> Response {
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
+    admin.heap.set(allocator::in_use());
     let mut text = admin.plane.metrics().encode();
     // The mark of the end comes once, after both.
     text.truncate(text.trim_end().trim_end_matches("# EOF").len());

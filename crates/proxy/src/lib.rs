@@ -31,6 +31,7 @@ mod self_signed;
 mod socket;
 mod spread;
 mod table;
+mod task;
 mod tls;
 mod tunnel;
 mod upstream;

@@ -427,6 +427,8 @@ pub struct Metrics {
     pub limits: By<LimitHit>,
     pub access_log_dropped: Counter,
     pub panics: Counter,
+    /// Told by each worker at its ticks.
+    pub tasks: Gauge,
     config_generation: Gauge,
     config_published: Gauge<f64, AtomicU64>,
     config_hosts: Gauge,
@@ -474,6 +476,7 @@ impl Metrics {
             limits: add(&mut registry, "limits_hit", "Limits that clients or backends met"),
             access_log_dropped: add(&mut registry, "access_log_dropped", "Lines of the access log that nobody took in time"),
             panics: add(&mut registry, "panics", "Errors in the program that ended one connection"),
+            tasks: add(&mut registry, "tasks", "Tasks of connections, streams and tunnels, as of a quarter of a second ago"),
             config_generation: add(&mut registry, "config_generation", "How many tables were published"),
             config_published: add(&mut registry, "config_published_timestamp_seconds", "When a table was published last"),
             config_hosts: add(&mut registry, "config_hosts", "Hosts in the table"),

@@ -25,8 +25,9 @@ use crate::{
     engine::Record,
     io::{ClientStream, Duplex, UpstreamStream},
     metrics::TunnelEnd,
+    task::Task,
     websocket::{self, FrameTracker, SERVICE_RESTART},
-    worker::{PanicCount, Worker},
+    worker::Worker,
 };
 
 /// The thread's buffer. Most of the cost of bulk is in calls, and in waking whom they are for: the fewer the better.
@@ -323,7 +324,7 @@ struct Opened {
     worker: Rc<Worker>,
     id: u64,
     end: TunnelEnd,
-    _panics: PanicCount,
+    _task: Task,
 }
 
 impl Opened {
@@ -335,7 +336,7 @@ impl Opened {
             id: worker.tunnels.enter(control),
             worker: worker.clone(),
             end: TunnelEnd::Internal,
-            _panics: PanicCount(metrics.clone()),
+            _task: Task::new(metrics.clone()),
         }
     }
 

@@ -34,6 +34,7 @@ use crate::{
     options::Options,
     spread::{Handed, Incoming, Spread},
     table::Routes,
+    task::{self, Task},
     tls::ServerTls,
     tunnel::Tunnels,
     upstream::{Connector, Pool},
@@ -171,17 +172,6 @@ pub(crate) enum Order {
     Stop,
 }
 
-/// Counts a task that panicked. The runtime keeps the panic from reaching others.
-pub(crate) struct PanicCount(pub(crate) Arc<Metrics>);
-
-impl Drop for PanicCount {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.panics.inc();
-        }
-    }
-}
-
 /// Runs a worker on this thread until it is told to end. Gives the number of connections that were still open.
 pub(crate) fn run(
     shared: Arc<Shared>,
@@ -245,9 +235,15 @@ async fn tick(worker: Rc<Worker>) {
     let mut ticks = tokio::time::interval(clock::TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut round = 0_u32;
+    let mut told = 0;
     loop {
         ticks.tick().await;
         let now = clock::tick();
+        let tasks = task::alive();
+        if tasks != told {
+            worker.shared.metrics.tasks.inc_by(tasks - told);
+            told = tasks;
+        }
         worker.tunnels.sweep(now);
         worker.handshakes.sweep(now);
         round = round.wrapping_add(1);
@@ -359,8 +355,8 @@ fn begin(worker: &Rc<Worker>, stream: tokio::net::TcpStream, peer: SocketAddr, l
 }
 
 fn serve(worker: &Rc<Worker>, stream: tokio::net::TcpStream, peer: SocketAddr, open: Open) {
-    let panics = PanicCount(worker.shared.metrics.clone());
-    tokio::task::spawn_local(engine::serve(worker.clone(), Arriving::new(worker), stream, peer, open, panics));
+    let task = Task::new(worker.shared.metrics.clone());
+    tokio::task::spawn_local(engine::serve(worker.clone(), Arriving::new(worker), stream, peer, open, task));
 }
 
 /// accept(2) hands errors of the connection on (see "Error handling" there).

@@ -12,6 +12,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
 };
 
+use penstock_model::Route;
 use penstock_proxy::Limits;
 use support::{
     any_certificate::Seen,
@@ -59,8 +60,17 @@ fn ask(client: &mut (impl Read + Write)) {
 
 #[test]
 fn a_keep_alive_get_allocates_nothing() {
+    allocates_nothing(support::route("/", backend()));
+}
+
+#[test]
+fn nor_does_one_to_a_backend_with_a_name() {
+    allocates_nothing(support::route_to("/", "LocalHost", backend().port()));
+}
+
+fn allocates_nothing(route: Route) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let proxy = support::start_within(Limits::default(), &support::model(vec![support::route("/", backend())]));
+    let proxy = support::start_within(Limits::default(), &support::model(vec![route]));
     let mut client = TcpStream::connect(proxy.http).unwrap();
     for _ in 0..200 {
         ask(&mut client);

@@ -21,7 +21,7 @@ use super::{
     side::Side,
     workspace::{self, Workspace},
 };
-use crate::{control::Command, io::ClientStream, metrics::LimitHit, policy::Answer, tunnel, worker::PanicCount};
+use crate::{control::Command, io::ClientStream, metrics::LimitHit, policy::Answer, task::Task, tunnel};
 
 /// What a client may send on a stream before we took it: 20 Mbit/s over 50 ms. The connection's window is this for as many streams as there
 /// may be: what is not taken counts against both, so with less, streams that are blocked (an upload that its backend does not read) would keep
@@ -119,10 +119,10 @@ async fn drive(
 }
 
 fn spawn(client: &Rc<Client>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
-    let panics = PanicCount(client.worker.shared.metrics.clone());
+    let task = Task::new(client.worker.shared.metrics.clone());
     let client = client.clone();
     tokio::task::spawn_local(async move {
-        let _panics = panics;
+        let _task = task;
         stream(&client, request, respond).await;
     });
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 
 use super::http1::Http1;
-use crate::{io::UpstreamStream, metrics::Metrics, worker::PanicCount};
+use crate::{io::UpstreamStream, metrics::Metrics, task::Task};
 
 /// What an endpoint may send on a stream of HTTP/2 before its client took it: keeps a stream of 100 Mbit/s busy over 40 ms.
 const STREAM_WINDOW: u32 = 512 * 1024;
@@ -78,7 +78,7 @@ impl Http2Sender {
             .max_send_buffer_size(SEND_BUFFER);
         let (sender, connection) = builder.handshake(stream).await.map_err(BeginError)?;
         let over = Rc::new(Cell::new(false));
-        let ended = Ended { over: over.clone(), _panics: PanicCount(metrics.clone()) };
+        let ended = Ended { over: over.clone(), _task: Task::new(metrics.clone()) };
         tokio::task::spawn_local(async move {
             let _ended = ended;
             // Its error is told to the requests that it carries; without one it is of no interest.
@@ -109,7 +109,7 @@ impl Http2Sender {
 /// Notes the end of a connection, also if it is a panic.
 struct Ended {
     over: Rc<Cell<bool>>,
-    _panics: PanicCount,
+    _task: Task,
 }
 
 impl Drop for Ended {

@@ -131,6 +131,11 @@ impl Resolver {
         Ok(Self { kept, questions, times })
     }
 
+    /// What is known of a name in small letters, where that needs nobody to be asked.
+    pub fn known(&self, name: &str) -> Option<Result<Addresses, ResolveError>> {
+        self.kept.get(name).filter(|answer| answer.fresh_until > Instant::now()).map(|answer| answer.result)
+    }
+
     /// The addresses of a host: a DNS name, or an address, which stands for itself (an IPv6 one with or without brackets). Can be
     /// awaited on any runtime with time enabled.
     pub async fn resolve(&self, host: &str) -> Result<Addresses, ResolveError> {

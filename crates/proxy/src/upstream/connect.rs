@@ -130,9 +130,14 @@ impl Connector {
     pub(crate) async fn refresh(&self, backend: &Backend) -> Result<bool, ConnectError> {
         // An address stands for itself, and needs nobody to be asked.
         let Source::Address { host, port, literal: None } = backend.source() else { return Ok(false) };
-        let found: Arc<[IpAddr]> = Box::pin(self.resolver.resolve(host)).await?;
+        let known = self.resolver.known(host);
+        let waited = known.is_none();
+        let found: Arc<[IpAddr]> = match known {
+            Some(known) => known?,
+            None => Box::pin(self.resolver.resolve(host)).await?,
+        };
         backend.balance.resolved(&found, *port);
-        Ok(true)
+        Ok(waited)
     }
 
     /// A new connection to an endpoint, TLS included, within the time.

@@ -79,6 +79,7 @@ pub(crate) enum Source {
     Service,
     /// `literal`: the host is an address itself.
     Address {
+        /// In small letters, as the resolver keeps it.
         host: Box<str>,
         port: u16,
         literal: Option<SocketAddr>,
@@ -106,7 +107,9 @@ impl Registry {
         }
         let source = match &key.origin {
             Origin::Service(_) | Origin::Missing(_) => Source::Service,
-            Origin::Address { host, port } => Source::Address { host: host.clone(), port: *port, literal: literal(host, *port) },
+            Origin::Address { host, port } => {
+                Source::Address { host: host.to_ascii_lowercase().into(), port: *port, literal: literal(host, *port) }
+            }
         };
         let tls = key.tls.as_ref().map(|tls| self.tls.client_config(tls, key.protocol));
         if let Some(Err(error)) = &tls {

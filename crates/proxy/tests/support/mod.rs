@@ -30,11 +30,11 @@ pub const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn route(path: &str, backend: SocketAddr) -> Route {
-    let key = BackendKey {
-        origin: Origin::Address { host: backend.ip().to_string().into(), port: backend.port() },
-        protocol: Protocol::Http1,
-        tls: None,
-    };
+    route_to(path, &backend.ip().to_string(), backend.port())
+}
+
+pub fn route_to(path: &str, host: &str, port: u16) -> Route {
+    let key = BackendKey { origin: Origin::Address { host: host.into(), port }, protocol: Protocol::Http1, tls: None };
     Route {
         object: ObjectRef::new("ProxyRoute", "default", "r"),
         rule: path.into(),
