@@ -8,6 +8,7 @@
 
 mod annotations;
 mod backends;
+mod bounds;
 mod certificates;
 mod claim;
 mod conditions;
