@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::networking::v1::IngressTLS;
-use penstock_model::{CertificateSource, HostPattern, TlsVersion};
+use penstock_model::{CertificateSource, HostPattern};
 
 use super::Reader;
 use crate::{Reason, annotations::quoted, certificates::Certificate, claim::TlsClaim, names::host_pattern};
@@ -120,7 +120,7 @@ impl Reader<'_, '_> {
             self.reading.refused(format!("{}.secretName", entry.field), Reason::CertificateMismatch, message);
         }
         let field = entry.unwrap_or(first).field.as_str().into();
-        Some((chosen, TlsClaim { field, given, otherwise: CertificateSource::Default, min_version: TlsVersion::default() }))
+        Some((chosen, TlsClaim { field, given, otherwise: CertificateSource::Default, min_version: None }))
     }
 
     /// The entries that are for a host by the closest rule that any is for it. None: TLS is not asked for.
