@@ -157,7 +157,8 @@ pub(crate) struct TlsClaim {
     pub(crate) given: Vec<Arc<Certificate>>,
     /// What is served where none is given.
     pub(crate) otherwise: CertificateSource,
-    pub(crate) min_version: TlsVersion,
+    /// With the field that asks for it.
+    pub(crate) min_version: Option<(TlsVersion, Box<str>)>,
 }
 
 #[cfg(test)]

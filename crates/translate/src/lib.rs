@@ -8,6 +8,7 @@
 
 mod annotations;
 mod backends;
+mod bounds;
 mod certificates;
 mod claim;
 mod conditions;
@@ -27,7 +28,7 @@ mod translator;
 mod versions;
 mod world;
 
-pub use annotations::{Annotation, BadValue, Scope, annotations, reference};
+pub use annotations::{Annotation, BadValue, Scope, Spelling, annotations, reference};
 pub use conditions::{ConditionSketch, conditions};
 pub use ownership::CLASS_ANNOTATION;
 pub use profile::profiles_reference;

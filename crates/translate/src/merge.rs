@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use penstock_model::{CertificateSource, Host, HostPattern, HostTls, PathMatch, Route, ValueMatch};
+use penstock_model::{CertificateSource, Host, HostPattern, HostTls, PathMatch, Route, TlsVersion, ValueMatch};
 
 use crate::{
     Finding, Id, Reason, Verdict,
@@ -269,11 +269,13 @@ impl<'c> Merging<'c> {
     }
 
     /// The oldest settles it; others of its namespace may add certificates with keys of other kinds. Those of other namespaces may not: which
-    /// of them a client gets depends on the client, and would be theirs to say.
+    /// of them a client gets depends on the client, and would be theirs to say. Nobody may add a version: one that the oldest is silent of would
+    /// keep its clients out.
     fn tls(&mut self, claims: &'c Claims) -> Option<HostTls> {
         let mut asking = claims.iter().filter_map(|(order, claim)| Some((order, claim, claim.tls.as_ref()?)));
         let (first, winner, settled) = asking.next()?;
         let mut given: Vec<&Arc<Certificate>> = settled.given.iter().collect();
+        let min_version = settled.min_version.as_ref().map_or_else(TlsVersion::default, |(version, _)| *version);
         for (order, claim, other) in asking {
             let served = |own: &Certificate| given.iter().any(|known| known.pair == own.pair);
             let of_another_kind = |own: &Certificate| !given.is_empty() && given.iter().all(|known| known.kind != own.kind);
@@ -283,21 +285,24 @@ impl<'c> Merging<'c> {
             } else {
                 other.given.iter().all(|own| served(own) || may_add && of_another_kind(own))
             };
-            if certificates_fit && other.min_version == settled.min_version {
+            let other_version = other.min_version.as_ref().filter(|(version, _)| *version != min_version);
+            if certificates_fit {
                 let new: Vec<_> = other.given.iter().filter(|own| !served(own)).collect();
                 given.extend(new);
-            } else {
+            }
+            let refused = [(!certificates_fit).then_some(&other.field), other_version.map(|(_, field)| field)];
+            for field in refused.into_iter().flatten() {
                 let message = format!(
                     "TLS of host {} is settled by {}; this is not used there",
                     self.pattern,
                     describe(order, first, winner)
                 );
-                self.conflict(order, &other.field, message);
+                self.conflict(order, field, message);
             }
         }
         let mut pairs = given.into_iter().map(|certificate| Arc::clone(&certificate.pair));
         let certificate = pairs.next().map_or_else(|| settled.otherwise.clone(), CertificateSource::Given);
-        Some(HostTls { certificate, others: pairs.collect(), min_version: settled.min_version })
+        Some(HostTls { certificate, others: pairs.collect(), min_version })
     }
 
     /// nginx sends `/foo` to `/foo/` where only the latter is there.

@@ -135,7 +135,7 @@ struct Tls {
     /// The Secret and what it holds.
     given: Option<(String, Arc<Certificate>)>,
     otherwise: CertificateSource,
-    min_version: TlsVersion,
+    min_version: Option<TlsVersion>,
 }
 
 fn tls(reading: &mut Reading<'_>, namespace: &str, tls: Option<&RouteTls>) -> (Option<Tls>, Option<HttpsRedirect>) {
@@ -144,10 +144,10 @@ fn tls(reading: &mut Reading<'_>, namespace: &str, tls: Option<&RouteTls>) -> (O
     let mut made = Tls {
         given: None,
         otherwise: if self_signed { CertificateSource::SelfSigned } else { CertificateSource::Default },
-        min_version: match tls.min_version {
-            None | Some(MinTlsVersion::V1_2) => TlsVersion::V1_2,
-            Some(MinTlsVersion::V1_3) => TlsVersion::V1_3,
-        },
+        min_version: tls.min_version.map(|version| match version {
+            MinTlsVersion::V1_2 => TlsVersion::V1_2,
+            MinTlsVersion::V1_3 => TlsVersion::V1_3,
+        }),
     };
     if let Some(secret) = &tls.secret_name {
         made.otherwise = CertificateSource::Default;
@@ -203,6 +203,7 @@ impl Tls {
             }
             None => {}
         }
-        TlsClaim { field: "spec.tls".into(), given, otherwise, min_version: self.min_version }
+        let min_version = self.min_version.map(|version| (version, "spec.tls.minVersion".into()));
+        TlsClaim { field: "spec.tls".into(), given, otherwise, min_version }
     }
 }

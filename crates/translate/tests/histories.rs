@@ -47,6 +47,10 @@ fn annotations() -> impl Strategy<Value = BTreeMap<String, String>> {
         ("penstock.dev/app-root", "/ours"),
         ("penstock.dev/ssl-redirect", "true"),
         ("penstock.dev/backend-protocol", "HTTPS"),
+        ("penstock.dev/tls-min-version", "1.3"),
+        ("penstock.dev/load-balancing-limits-requests", "5"),
+        ("penstock.dev/retries-when", "timeout"),
+        ("nginx.ingress.kubernetes.io/proxy-next-upstream", "http_503"),
         ("nginx.ingress.kubernetes.io/permanent-redirect", "https://example.org/"),
         ("nginx.ingress.kubernetes.io/permanent-redirect", "$bad"),
         ("nginx.ingress.kubernetes.io/whitelist-source-range", "bogus"),
@@ -107,6 +111,7 @@ fn proxy_route() -> impl Strategy<Value = Change> {
     let tls = proptest::option::of(prop_oneof![
         select(&SECRETS).prop_map(|secret| json!({ "secretName": secret })),
         Just(json!({ "selfSigned": true, "redirect": true })),
+        Just(json!({ "minVersion": "1.3" })),
     ]);
     let hosts = subsequence(HOSTS.iter().copied().filter(|host| !host.is_empty()).collect::<Vec<_>>(), 0..=2);
     (

@@ -2,7 +2,7 @@
 
 use penstock_model::AffinityMode;
 
-use super::{Annotation, Bad, BadValue, Item, Scope, values};
+use super::{Annotation, Bad, BadValue, Item, Scope, Spelling, values};
 
 /// What ingress-nginx allows in names (`basic`) and in the path (`url`), without what would end a cookie's attribute.
 const BASIC: &str = "-._~/:";
@@ -15,6 +15,7 @@ const fn attribute(name: &'static str, value: &'static str, default: &'static st
     Annotation {
         name,
         aliases: &[],
+        spelling: Spelling::Both,
         value,
         default_native: default,
         default_ingress_nginx: default,

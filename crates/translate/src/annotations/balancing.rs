@@ -2,12 +2,14 @@
 
 use penstock_model::{HashPart, Method};
 
-use super::{Annotation, Bad, BadValue, Item, Scope};
+use super::{Annotation, Bad, BadValue, Item, Scope, Spelling, own, values};
+use crate::bounds;
 
 pub(crate) static LOAD_BALANCE: Item<Method> = Item {
     about: Annotation {
         name: "load-balance",
         aliases: &[],
+        spelling: Spelling::Both,
         value: "`round_robin` or `ewma`",
         default_native: "`ewma`",
         default_ingress_nginx: "`round_robin`",
@@ -33,6 +35,7 @@ pub(crate) static UPSTREAM_HASH_BY: Item<Vec<HashPart>> = Item {
     about: Annotation {
         name: "upstream-hash-by",
         aliases: &[],
+        spelling: Spelling::Both,
         value: "text with the variables `$remote_addr`, `$binary_remote_addr`, `$request_uri`, `$host`, `$http_NAME`, `$cookie_NAME`, \
                 `$arg_NAME`, also as `${NAME}`",
         default_native: "none",
@@ -55,6 +58,16 @@ pub(crate) static UPSTREAM_HASH_BY: Item<Vec<HashPart>> = Item {
         }
         Ok(parts)
     },
+};
+
+pub(crate) static LOAD_FACTOR: Item<u32> = Item {
+    about: own(
+        "load-balancing-hash-load-factor",
+        "percent, from 100 to 1000",
+        "no endpoint is passed over, however loaded",
+        "Beside `upstream-hash-by`: an endpoint that has more than so many percent of the mean of requests in flight is passed over.",
+    ),
+    parse: |text| values::bounded(text, bounds::load_factor),
 };
 
 fn parts(text: &str) -> Result<Vec<HashPart>, Bad> {

@@ -1,11 +1,12 @@
 //! The way from plain requests to HTTPS.
 
-use super::{Annotation, BadValue, Item, Scope, values};
+use super::{Annotation, BadValue, Item, Scope, Spelling, values};
 
 pub(crate) static SSL_REDIRECT: Item<bool> = Item {
     about: Annotation {
         name: "ssl-redirect",
         aliases: &[],
+        spelling: Spelling::Both,
         value: "`true` or `false`",
         default_native: "`false`",
         default_ingress_nginx: "`true`",
@@ -22,6 +23,7 @@ pub(crate) static FORCE_SSL_REDIRECT: Item<bool> = Item {
     about: Annotation {
         name: "force-ssl-redirect",
         aliases: &[],
+        spelling: Spelling::Both,
         value: "`true` or `false`",
         default_native: "`false`",
         default_ingress_nginx: "`false`",

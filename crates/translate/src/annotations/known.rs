@@ -163,13 +163,17 @@ pub(super) static UNSUPPORTED: &[Known] = &[
     legacy("secure-verify-ca-secret"),
 ];
 
-/// The name that was probably meant.
-pub(super) fn nearest(name: &str) -> Option<&'static str> {
+/// The name that was probably meant, with its prefix if that is no matter of choice.
+pub(super) fn nearest(name: &str) -> Option<String> {
     let honoured = annotations().iter().flat_map(|item| std::iter::once(item.name).chain(item.aliases.iter().copied()));
     let names = honoured.chain(UNSUPPORTED.iter().map(|known| known.name));
     // One slip in four letters is still the same word; more is another.
     let (distance, near) = names.map(|known| (distance(name, known), known)).min()?;
-    (distance * 4 <= near.len()).then_some(near)
+    if distance * 4 > near.len() {
+        return None;
+    }
+    let honoured = annotations().iter().find(|item| item.name == near);
+    Some(honoured.map_or_else(|| near.to_owned(), |item| item.heading()))
 }
 
 /// The number of letters to insert, delete or replace (Levenshtein).
@@ -208,10 +212,11 @@ mod tests {
             ("rewritetarget", Some("rewrite-target")),
             ("ssl-redirct", Some("ssl-redirect")),
             ("proxy-body-sise", Some("proxy-body-size")),
+            ("load-balancing-slowstart", Some("penstock.dev/load-balancing-slow-start")),
             ("totally-unknown", None),
             ("", None),
         ] {
-            assert_eq!(nearest(name), guess, "{name}");
+            assert_eq!(nearest(name).as_deref(), guess, "{name}");
         }
         assert_eq!(distance("kitten", "sitting"), 3);
         assert_eq!(nearest(&"x".repeat(1 << 20)), None);

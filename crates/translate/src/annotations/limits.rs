@@ -2,13 +2,14 @@
 
 use ipnet::IpNet;
 
-use super::{Annotation, Bad, BadValue, Item, Scope};
+use super::{Annotation, Bad, BadValue, Item, Scope, Spelling};
 
 /// None: no limit.
 pub(crate) static BODY_SIZE: Item<Option<u64>> = Item {
     about: Annotation {
         name: "proxy-body-size",
         aliases: &[],
+        spelling: Spelling::Both,
         value: "bytes, or with `k`, `m`, `g` (powers of 1024); `0`: no limit",
         default_native: "no limit",
         default_ingress_nginx: "`1m`",
@@ -37,6 +38,7 @@ pub(crate) static ALLOWLIST: Item<Vec<IpNet>> = Item {
     about: Annotation {
         name: "allowlist-source-range",
         aliases: &["whitelist-source-range"],
+        spelling: Spelling::Both,
         value: "addresses and CIDRs, separated by commas",
         default_native: "everybody may come",
         default_ingress_nginx: "everybody may come",

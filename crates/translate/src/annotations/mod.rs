@@ -1,19 +1,21 @@
 //! Annotations as data: each is one typed item, defined once, known under two spellings.
 //!
-//! `penstock.dev/NAME` and `nginx.ingress.kubernetes.io/NAME` are the same item; if an object bears both, ours counts. What an item
-//! is called, what it takes, what it does and what becomes of a bad value stands at the item; the code that reads objects, the
+//! `penstock.dev/NAME` and `nginx.ingress.kubernetes.io/NAME` are the same item; if an object bears both, ours counts. What ingress-nginx
+//! has no word for is called like the field of a ProxyRoute, and has our prefix alone. What an item is called, what it takes, what it does and what becomes of a bad value stands at the item; the code that reads objects, the
 //! documentation ([`reference()`]) and the report are made from that. One file per family.
 //!
 //! An annotation under either prefix that is none of these is refused by name (`known`): nothing is dropped in silence.
 
 mod affinity;
 mod balancing;
+mod endpoints;
 mod https;
 mod known;
 mod limits;
 mod redirects;
 mod retries;
 mod rewriting;
+mod tls;
 mod upstream;
 mod values;
 
@@ -26,12 +28,16 @@ pub(crate) use affinity::{
     AFFINITY, AFFINITY_MODE, CHANGE_ON_FAILURE, COOKIE, COOKIE_DOMAIN, COOKIE_EXPIRES, COOKIE_MAX_AGE, COOKIE_NAME, COOKIE_PATH,
     COOKIE_SAME_SITE, COOKIE_SECURE,
 };
-pub(crate) use balancing::{LOAD_BALANCE, UPSTREAM_HASH_BY};
+pub(crate) use balancing::{LOAD_BALANCE, LOAD_FACTOR, UPSTREAM_HASH_BY};
+pub(crate) use endpoints::{
+    EJECTION_FAILURES, EJECTION_MAX_TIME, EJECTION_TIME, LIMIT_PENDING, LIMIT_REQUESTS, PANIC_THRESHOLD, SLOW_START,
+};
 pub(crate) use https::{FORCE_SSL_REDIRECT, SSL_REDIRECT};
 pub(crate) use limits::{ALLOWLIST, BODY_SIZE};
 pub(crate) use redirects::{PERMANENT_CODE, PERMANENT_REDIRECT, TEMPORAL_CODE, TEMPORAL_REDIRECT};
-pub(crate) use retries::{NEXT_UPSTREAM, NEXT_UPSTREAM_TIMEOUT, NEXT_UPSTREAM_TRIES};
+pub(crate) use retries::{NEXT_UPSTREAM, NEXT_UPSTREAM_TIMEOUT, NEXT_UPSTREAM_TRIES, RETRY_ATTEMPTS, RETRY_TIMEOUT, RETRY_WHEN};
 pub(crate) use rewriting::{APP_ROOT, REWRITE_TARGET, USE_REGEX};
+pub(crate) use tls::TLS_MIN_VERSION;
 pub(crate) use upstream::{
     BACKEND_PROTOCOL, CONNECT_TIMEOUT, PATH_VARIABLES, PROXY_SSL_NAME, PROXY_SSL_VERIFY, READ_TIMEOUT, SEND_TIMEOUT,
     SpokenProtocol, UPSTREAM_VHOST, VirtualHost,
@@ -52,6 +58,7 @@ pub struct Annotation {
     pub name: &'static str,
     /// Other names, which are looked at if this one is absent or empty.
     pub aliases: &'static [&'static str],
+    pub spelling: Spelling,
     /// What it takes, for the documentation.
     pub value: &'static str,
     /// What holds without it, in each profile.
@@ -65,6 +72,15 @@ pub struct Annotation {
     pub difference: &'static str,
 }
 
+/// Which prefixes an annotation can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spelling {
+    /// Ours, or that of ingress-nginx.
+    Both,
+    /// Ours alone.
+    Ours,
+}
+
 /// How far an annotation reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -72,6 +88,8 @@ pub enum Scope {
     Paths,
     /// The paths of its own Ingress; in the ingress-nginx profile also the other Ingresses of its hosts.
     Host,
+    /// The hosts that its own Ingress asks TLS for.
+    TlsHosts,
 }
 
 /// What becomes of a value that cannot be read.
@@ -100,13 +118,30 @@ pub(crate) enum Bad {
     Sense(String),
 }
 
+/// One that ingress-nginx has no word for: it is called like the field of a ProxyRoute that asks for the same.
+const fn own(name: &'static str, value: &'static str, default: &'static str, doc: &'static str) -> Annotation {
+    Annotation {
+        name,
+        aliases: &[],
+        spelling: Spelling::Ours,
+        value,
+        default_native: default,
+        default_ingress_nginx: default,
+        scope: Scope::Paths,
+        bad_value: BadValue::Default,
+        doc,
+        difference: "",
+    }
+}
+
 /// Every annotation that is honoured, in the order of the documentation.
-static ALL: [&Annotation; 33] = [
+static ALL: [&Annotation; 45] = [
     &REWRITE_TARGET.about,
     &USE_REGEX.about,
     &APP_ROOT.about,
     &SSL_REDIRECT.about,
     &FORCE_SSL_REDIRECT.about,
+    &TLS_MIN_VERSION.about,
     &PERMANENT_REDIRECT.about,
     &PERMANENT_CODE.about,
     &TEMPORAL_REDIRECT.about,
@@ -118,6 +153,9 @@ static ALL: [&Annotation; 33] = [
     &NEXT_UPSTREAM.about,
     &NEXT_UPSTREAM_TIMEOUT.about,
     &NEXT_UPSTREAM_TRIES.about,
+    &RETRY_WHEN.about,
+    &RETRY_ATTEMPTS.about,
+    &RETRY_TIMEOUT.about,
     &UPSTREAM_VHOST.about,
     &PROXY_SSL_VERIFY.about,
     &PROXY_SSL_NAME.about,
@@ -132,7 +170,15 @@ static ALL: [&Annotation; 33] = [
     &COOKIE_MAX_AGE.about,
     &CHANGE_ON_FAILURE.about,
     &UPSTREAM_HASH_BY.about,
+    &LOAD_FACTOR.about,
     &LOAD_BALANCE.about,
+    &SLOW_START.about,
+    &EJECTION_FAILURES.about,
+    &EJECTION_TIME.about,
+    &EJECTION_MAX_TIME.about,
+    &PANIC_THRESHOLD.about,
+    &LIMIT_REQUESTS.about,
+    &LIMIT_PENDING.about,
     &BODY_SIZE.about,
     &ALLOWLIST.about,
 ];
@@ -146,11 +192,12 @@ pub fn annotations() -> &'static [&'static Annotation] {
 pub fn reference() -> String {
     let mut text = format!(
         "# Annotations\n\nOn an Ingress, each annotation can be written `{NATIVE_PREFIX}NAME` or `{NGINX_PREFIX}NAME`; if both are there, the \
-         first counts. A ProxyRoute takes none: it has fields. Every other annotation under either prefix is reported by name on the \
+         first counts. Those with a prefix in their heading are our own, and written so alone: they are called like the fields of a \
+         [ProxyRoute](proxyroute.md) that ask for the same. A ProxyRoute takes none: it has fields. Every other annotation under either prefix is reported by name on the \
          object, with what was done instead.\n\n## Honoured\n"
     );
     for item in annotations() {
-        let _ = write!(text, "\n### `{}`\n\n{}\n\n", item.name, item.doc);
+        let _ = write!(text, "\n### `{}`\n\n{}\n\n", item.heading(), item.doc);
         if !item.difference.is_empty() {
             let _ = write!(text, "In ingress-nginx: {}\n\n", item.difference);
         }
@@ -177,11 +224,34 @@ pub fn reference() -> String {
     text
 }
 
+impl Annotation {
+    /// The name, with its prefix if that is no matter of choice.
+    fn heading(&self) -> String {
+        match self.spelling {
+            Spelling::Both => self.name.to_owned(),
+            Spelling::Ours => format!("{NATIVE_PREFIX}{}", self.name),
+        }
+    }
+
+    /// The keys that it can have, those that go before others first.
+    fn keys(&self) -> Vec<String> {
+        let prefixes: &[&str] = match self.spelling {
+            Spelling::Both => &[NATIVE_PREFIX, NGINX_PREFIX],
+            Spelling::Ours => &[NATIVE_PREFIX],
+        };
+        let names = std::iter::once(&self.name).chain(self.aliases);
+        names.flat_map(|name| prefixes.iter().map(move |prefix| format!("{prefix}{name}"))).collect()
+    }
+}
+
 impl Scope {
     fn words(self) -> &'static str {
         match self {
             Self::Paths => "the paths of its Ingress",
             Self::Host => "the paths of its Ingress; in the ingress-nginx profile the whole host",
+            Self::TlsHosts => {
+                "the hosts of its Ingress that its `tls` section is for; of several objects for one host the oldest settles it"
+            }
         }
     }
 }
@@ -229,7 +299,29 @@ impl<'a> Annotated<'a> {
 
     /// The value of an item, and the field that it came from.
     pub(crate) fn get<T>(&mut self, reading: &mut Reading<'_>, item: &Item<T>) -> Option<(T, String)> {
-        let (key, text) = self.find(reading, &item.about)?;
+        let (key, text) = self.choose(reading, &item.about.keys())?;
+        self.take(reading, item, key, text)
+    }
+
+    /// The value of one of two items that ask for the same in different words: ours, if there is anything of both.
+    pub(crate) fn get_either<T, U>(
+        &mut self,
+        reading: &mut Reading<'_>,
+        ours: &Item<T>,
+        theirs: &Item<U>,
+    ) -> (Option<T>, Option<U>) {
+        let own = ours.about.keys();
+        let all: Vec<String> = own.iter().cloned().chain(theirs.about.keys()).collect();
+        match self.choose(reading, &all) {
+            None => (None, None),
+            Some((key, text)) if own.iter().any(|own| own == key) => {
+                (self.take(reading, ours, key, text).map(|(value, _)| value), None)
+            }
+            Some((key, text)) => (None, self.take(reading, theirs, key, text).map(|(value, _)| value)),
+        }
+    }
+
+    fn take<T>(&mut self, reading: &mut Reading<'_>, item: &Item<T>, key: &str, text: &str) -> Option<(T, String)> {
         let field = field(key);
         if text.is_empty() {
             reading.refused(
@@ -299,13 +391,11 @@ impl<'a> Annotated<'a> {
         by.get_or_insert_with(|| field.to_owned());
     }
 
-    /// Ours before theirs, the name before its aliases, and something before nothing; the others are noted as without effect.
-    fn find(&mut self, reading: &mut Reading<'_>, about: &Annotation) -> Option<(&'a str, &'a str)> {
+    /// The first of these keys whose value is not empty, or else the first that is there; the others are noted as without effect.
+    fn choose(&mut self, reading: &mut Reading<'_>, keys: &[String]) -> Option<(&'a str, &'a str)> {
         let annotations: &'a BTreeMap<String, String> = self.annotations;
-        let names = std::iter::once(&about.name).chain(about.aliases);
-        let spelled = names.flat_map(|name| [NATIVE_PREFIX, NGINX_PREFIX].map(|prefix| format!("{prefix}{name}")));
         let present: Vec<(&str, &str)> =
-            spelled.filter_map(|key| annotations.get_key_value(&key)).map(|(key, text)| (key.as_str(), text.as_str())).collect();
+            keys.iter().filter_map(|key| annotations.get_key_value(key)).map(|(key, text)| (key.as_str(), text.as_str())).collect();
         self.seen.extend(present.iter().map(|(key, _)| *key));
         let chosen = present.iter().find(|(_, text)| !text.is_empty()).or(present.first()).copied()?;
         for (key, _) in present.iter().filter(|(key, _)| *key != chosen.0) {
@@ -332,8 +422,8 @@ mod tests {
 
     #[test]
     fn every_name_of_ingress_nginx_is_known_exactly_once() {
-        let mut names: Vec<&str> =
-            annotations().iter().flat_map(|item| std::iter::once(item.name).chain(item.aliases.iter().copied())).collect();
+        let theirs = annotations().iter().filter(|item| item.spelling == Spelling::Both);
+        let mut names: Vec<&str> = theirs.flat_map(|item| std::iter::once(item.name).chain(item.aliases.iter().copied())).collect();
         names.extend(known::UNSUPPORTED.iter().filter(|known| !known.legacy).map(|known| known.name));
         let count = names.len();
         names.sort_unstable();
@@ -344,7 +434,8 @@ mod tests {
     #[test]
     fn the_reference_names_every_annotation() {
         let text = reference();
-        for name in annotations().iter().map(|item| item.name).chain(known::UNSUPPORTED.iter().map(|known| known.name)) {
+        let unsupported = known::UNSUPPORTED.iter().map(|known| known.name.to_owned());
+        for name in annotations().iter().map(|item| item.heading()).chain(unsupported) {
             assert!(text.contains(&format!("`{name}`")), "{name}");
         }
     }

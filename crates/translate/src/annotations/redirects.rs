@@ -1,6 +1,6 @@
 //! Redirects to a fixed URL. The backend is never asked.
 
-use super::{Annotation, Bad, BadValue, Item, Scope, values};
+use super::{Annotation, Bad, BadValue, Item, Scope, Spelling, values};
 
 /// What ingress-nginx allows in URLs. Variables (`$`) are not among it.
 const URL: &str = "-._~/:,?&=";
@@ -9,6 +9,7 @@ pub(crate) static PERMANENT_REDIRECT: Item<Box<str>> = Item {
     about: Annotation {
         name: "permanent-redirect",
         aliases: &[],
+        spelling: Spelling::Both,
         value: "a URL, or anything that a client can take for one",
         default_native: "none",
         default_ingress_nginx: "none",
@@ -25,6 +26,7 @@ pub(crate) static PERMANENT_CODE: Item<u16> = Item {
     about: Annotation {
         name: "permanent-redirect-code",
         aliases: &[],
+        spelling: Spelling::Both,
         value: "a number from 300 to 308",
         default_native: "301",
         default_ingress_nginx: "301",
@@ -40,6 +42,7 @@ pub(crate) static TEMPORAL_REDIRECT: Item<Box<str>> = Item {
     about: Annotation {
         name: "temporal-redirect",
         aliases: &[],
+        spelling: Spelling::Both,
         value: "a URL that begins with `http`",
         default_native: "none",
         default_ingress_nginx: "none",
@@ -58,6 +61,7 @@ pub(crate) static TEMPORAL_CODE: Item<u16> = Item {
     about: Annotation {
         name: "temporal-redirect-code",
         aliases: &[],
+        spelling: Spelling::Both,
         value: "a number from 300 to 307",
         default_native: "302",
         default_ingress_nginx: "302",

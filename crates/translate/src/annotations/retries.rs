@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use penstock_api::RetryCondition;
 use penstock_model::{RetryOn, units::MAX_DURATION};
 
-use super::{Annotation, Bad, BadValue, Item, Scope, values};
+use super::{Annotation, Bad, BadValue, Item, Scope, Spelling, own, quoted, values};
+use crate::bounds;
 
 /// What stands for "as often as you like": more would keep a client waiting, and a backend that fails from getting well.
 pub(crate) const MOST_TRIES: u32 = 10;
@@ -20,6 +22,7 @@ pub(crate) static NEXT_UPSTREAM: Item<NextUpstream> = Item {
     about: Annotation {
         name: "proxy-next-upstream",
         aliases: &[],
+        spelling: Spelling::Both,
         value: "`error`, `timeout`, `invalid_header`, `http_500`, `http_502`, `http_503`, `http_504`, `http_403`, `http_404`, `http_429`, \
                 `non_idempotent`, separated by blanks; or `off`",
         default_native: "`error`",
@@ -70,6 +73,7 @@ pub(crate) static NEXT_UPSTREAM_TIMEOUT: Item<Option<Duration>> = Item {
     about: Annotation {
         name: "proxy-next-upstream-timeout",
         aliases: &[],
+        spelling: Spelling::Both,
         value: "whole seconds; `0`: no limit",
         default_native: "`0`",
         default_ingress_nginx: "`0`",
@@ -89,6 +93,7 @@ pub(crate) static NEXT_UPSTREAM_TRIES: Item<u32> = Item {
     about: Annotation {
         name: "proxy-next-upstream-tries",
         aliases: &[],
+        spelling: Spelling::Both,
         value: "a whole number; `0`: no limit of its own",
         default_native: "3 where nothing can be connected, else 2",
         default_ingress_nginx: "3",
@@ -108,9 +113,74 @@ pub(crate) static NEXT_UPSTREAM_TRIES: Item<u32> = Item {
     },
 };
 
+pub(crate) static RETRY_ATTEMPTS: Item<u32> = Item {
+    about: Annotation {
+        default_ingress_nginx: "3",
+        ..own(
+            "retries-attempts",
+            "a whole number from 1 to 10",
+            "3 where nothing can be connected, else 2",
+            "How often a request is tried at most, the first time included. It counts instead of `proxy-next-upstream-tries`.",
+        )
+    },
+    parse: |text| values::bounded(text, bounds::attempts),
+};
+
+pub(crate) static RETRY_TIMEOUT: Item<Duration> = Item {
+    about: own(
+        "retries-per-try-timeout",
+        "a duration like `2s`",
+        "as long as the request",
+        "How long each try may take up to the head of the response, with connecting but without what the client takes to send its body.",
+    ),
+    parse: |text| values::duration(text, bounds::per_try),
+};
+
+pub(crate) static RETRY_WHEN: Item<RetryOn> = Item {
+    about: own(
+        "retries-when",
+        "`connect-failure`, `reset`, `timeout`, `429`, `500`, `502`, `503`, `504`, separated by commas",
+        "`connect-failure, reset`",
+        "After what a request is sent again, to another endpoint if there is one: nothing could be connected; the connection broke before a response; \
+         there was none in time; the response has this status. What was sent already is sent again only if its method is idempotent and its body is of \
+         at most 64 KiB. It counts instead of `proxy-next-upstream`, `non_idempotent` included.",
+    ),
+    parse: |text| {
+        let words: Vec<&str> = text.split(',').map(str::trim).collect();
+        let conditions: Vec<RetryCondition> = words.iter().map(|word| condition(word)).collect();
+        let (on, bad) = bounds::when(&conditions);
+        match bad.first().and_then(|place| words.get(*place)) {
+            Some(word) => Err(Bad::Form(format!("a list of {} ({} is none)", bounds::CONDITIONS, quoted(word)))),
+            None if words.len() > bounds::MAX_CONDITIONS => Err(Bad::Form(format!("a list of at most {}", bounds::MAX_CONDITIONS))),
+            None => Ok(on),
+        }
+    },
+};
+
+/// As YAML tells numbers and text apart in the field of a ProxyRoute.
+fn condition(word: &str) -> RetryCondition {
+    word.parse().map_or_else(|_| RetryCondition::Event(word.to_owned()), RetryCondition::Status)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn conditions_of_our_own_are_a_list_of_at_most_eight() {
+        let read = |text: &str| (RETRY_WHEN.parse)(text).ok();
+        let on = RetryOn { connect_failure: true, reset: false, timeout: true, unreadable: false, statuses: vec![429, 503] };
+        assert_eq!(read("503,timeout ,connect-failure, 429,503"), Some(on));
+        assert_eq!(read("reset,reset,reset,reset,reset,reset,reset,reset").map(|on| on.reset), Some(true));
+        for bad in ["reset,reset,reset,reset,reset,reset,reset,reset,reset", "reset,", "reset timeout", "error", "501", "http_503"]
+        {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+        match (RETRY_WHEN.parse)("reset, 418, 419") {
+            Err(Bad::Form(expected)) => assert!(expected.ends_with("503 or 504 (\"418\" is none)"), "{expected}"),
+            other => panic!("{other:?}"),
+        }
+    }
 
     #[test]
     fn conditions_are_read_as_nginx_reads_them() {

@@ -1,6 +1,6 @@
 //! Paths that are regular expressions, and what becomes of the path on its way to the backend.
 
-use super::{Annotation, Bad, BadValue, Item, Scope, values};
+use super::{Annotation, Bad, BadValue, Item, Scope, Spelling, values};
 
 /// What ingress-nginx allows in `rewrite-target` and `app-root`.
 const CAPTURE: &str = "-._~/:$";
@@ -9,6 +9,7 @@ pub(crate) static REWRITE_TARGET: Item<Box<str>> = Item {
     about: Annotation {
         name: "rewrite-target",
         aliases: &[],
+        spelling: Spelling::Both,
         value: "a path, in which `$1` to `$9` stand for the groups of the Ingress path",
         default_native: "the path is not rewritten",
         default_ingress_nginx: "the path is not rewritten",
@@ -30,6 +31,7 @@ pub(crate) static USE_REGEX: Item<bool> = Item {
     about: Annotation {
         name: "use-regex",
         aliases: &[],
+        spelling: Spelling::Both,
         value: "`true` or `false`",
         default_native: "`false`",
         default_ingress_nginx: "`false`",
@@ -48,6 +50,7 @@ pub(crate) static APP_ROOT: Item<Box<str>> = Item {
     about: Annotation {
         name: "app-root",
         aliases: &[],
+        spelling: Spelling::Both,
         value: "a path that begins with `/`",
         default_native: "none",
         default_ingress_nginx: "none",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Annotation, Bad, BadValue, Item, Scope, values};
+use super::{Annotation, Bad, BadValue, Item, Scope, Spelling, values};
 
 /// What `backend-protocol` can say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,7 @@ pub(crate) static BACKEND_PROTOCOL: Item<SpokenProtocol> = Item {
     about: Annotation {
         name: "backend-protocol",
         aliases: &[],
+        spelling: Spelling::Both,
         value: "`HTTP`, `HTTPS`, `GRPC` or `GRPCS`, in any case",
         default_native: "`HTTP`",
         default_ingress_nginx: "`HTTP`",
@@ -44,6 +45,7 @@ pub(crate) static CONNECT_TIMEOUT: Item<Duration> = Item {
     about: Annotation {
         name: "proxy-connect-timeout",
         aliases: &[],
+        spelling: Spelling::Both,
         value: "whole seconds",
         default_native: "5",
         default_ingress_nginx: "5",
@@ -59,6 +61,7 @@ pub(crate) static READ_TIMEOUT: Item<Duration> = Item {
     about: Annotation {
         name: "proxy-read-timeout",
         aliases: &[],
+        spelling: Spelling::Both,
         value: "whole seconds",
         default_native: "60",
         default_ingress_nginx: "60",
@@ -75,6 +78,7 @@ pub(crate) static SEND_TIMEOUT: Item<Duration> = Item {
     about: Annotation {
         name: "proxy-send-timeout",
         aliases: &[],
+        spelling: Spelling::Both,
         value: "whole seconds",
         default_native: "60",
         default_ingress_nginx: "60",
@@ -102,6 +106,7 @@ pub(crate) static UPSTREAM_VHOST: Item<VirtualHost> = Item {
     about: Annotation {
         name: "upstream-vhost",
         aliases: &[],
+        spelling: Spelling::Both,
         value: "a host name, with or without port; `$http_host` or `$host`; a name made with `$service_name`, `$service_port`, `$namespace`, \
                 `$ingress_name`, `$proxy_upstream_name`",
         default_native: "the Host header as received",
@@ -136,6 +141,7 @@ pub(crate) static PROXY_SSL_VERIFY: Item<bool> = Item {
     about: Annotation {
         name: "proxy-ssl-verify",
         aliases: &[],
+        spelling: Spelling::Both,
         value: "`on` or `off`",
         default_native: "`off`",
         default_ingress_nginx: "`off`",
@@ -152,6 +158,7 @@ pub(crate) static PROXY_SSL_NAME: Item<Box<str>> = Item {
     about: Annotation {
         name: "proxy-ssl-name",
         aliases: &[],
+        spelling: Spelling::Both,
         value: "a DNS name",
         default_native: "`NAME.NAMESPACE.svc` of the Service",
         default_ingress_nginx: "`NAME.NAMESPACE.svc` of the Service, and no SNI",

@@ -1,10 +1,11 @@
-//! How values are written: the forms that several annotations share, as ingress-nginx reads them.
+//! How values are written: the forms that several annotations share, as ingress-nginx reads them; and those of fields of a ProxyRoute.
 
-use std::time::Duration;
+use std::{num::IntErrorKind, time::Duration};
 
 use penstock_model::units::MAX_DURATION;
 
 use super::Bad;
+use crate::bounds::Expected;
 
 /// Go's `ParseBool`. Blanks are not trimmed, as in the original.
 pub(super) fn boolean(text: &str) -> Result<bool, Bad> {
@@ -26,6 +27,22 @@ pub(super) fn seconds(text: &str) -> Result<Duration, Bad> {
 /// A whole number.
 pub(super) fn number(text: &str) -> Result<i64, Bad> {
     text.parse().map_err(|_| Bad::Form("a whole number".to_owned()))
+}
+
+/// A whole number that a field of a ProxyRoute takes as well.
+pub(super) fn bounded<T>(text: &str, take: fn(i64) -> Result<T, Expected>) -> Result<T, Bad> {
+    let number = match text.parse::<i64>().map_err(|error| *error.kind()) {
+        Ok(number) => number,
+        Err(IntErrorKind::PosOverflow) => i64::MAX,
+        Err(IntErrorKind::NegOverflow) => i64::MIN,
+        Err(_) => return Err(Bad::Form("a whole number".to_owned())),
+    };
+    take(number).map_err(|expected| Bad::Form(expected.to_owned()))
+}
+
+/// A duration that a field of a ProxyRoute takes as well.
+pub(super) fn duration(text: &str, take: fn(&str) -> Result<Duration, Expected>) -> Result<Duration, Bad> {
+    take(text).map_err(|expected| Bad::Form(expected.to_owned()))
 }
 
 /// `on` or `off`. Blanks are trimmed, as the original does with all that is text to it (booleans and numbers are not).

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use penstock_model::{AddressRules, HttpsRedirectWhen, Policies, Protocol, Redirect, RedirectTarget};
+use penstock_model::{AddressRules, HttpsRedirectWhen, Policies, Protocol, Redirect, RedirectTarget, TlsVersion};
 
 use super::balancing;
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     annotations::{
         ALLOWLIST, APP_ROOT, Annotated, BACKEND_PROTOCOL, BODY_SIZE, BadValue, CONNECT_TIMEOUT, FORCE_SSL_REDIRECT, PERMANENT_CODE,
         PERMANENT_REDIRECT, PROXY_SSL_NAME, PROXY_SSL_VERIFY, READ_TIMEOUT, REWRITE_TARGET, SEND_TIMEOUT, SSL_REDIRECT,
-        SpokenProtocol, TEMPORAL_CODE, TEMPORAL_REDIRECT, UPSTREAM_VHOST, USE_REGEX, VirtualHost,
+        SpokenProtocol, TEMPORAL_CODE, TEMPORAL_REDIRECT, TLS_MIN_VERSION, UPSTREAM_VHOST, USE_REGEX, VirtualHost,
     },
     backends::{Spoken, SpokenTls, Trust},
     profile::Defaults,
@@ -37,6 +37,8 @@ pub(super) struct Asked {
     pub(super) app_root: Option<(Box<str>, String)>,
     /// A cookie for affinity is for the path that it is set on.
     pub(super) cookie_by_path: bool,
+    /// With the field that asks for it.
+    pub(super) tls_min_version: Option<(TlsVersion, String)>,
 }
 
 impl Asked {
@@ -61,6 +63,7 @@ impl Asked {
             rewrite_target: given.get(reading, &REWRITE_TARGET).map(|(target, _)| target),
             app_root: given.get(reading, &APP_ROOT),
             cookie_by_path,
+            tls_min_version: given.get(reading, &TLS_MIN_VERSION),
         };
         given.finish(reading);
         asked.closed_by = given.closed_by;

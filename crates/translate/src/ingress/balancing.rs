@@ -1,14 +1,16 @@
 //! Load balancing, affinity and retries, as the annotations of an Ingress ask for them.
 
-use penstock_model::{Affinity, AffinityCookie, AffinityMode, Hash, Method, Policies};
+use penstock_model::{Affinity, AffinityCookie, AffinityMode, Balancing, Hash, Method, Policies, Retries};
 
 use crate::{
     Reason,
     annotations::{
         AFFINITY, AFFINITY_MODE, Annotated, CHANGE_ON_FAILURE, COOKIE, COOKIE_DOMAIN, COOKIE_EXPIRES, COOKIE_MAX_AGE, COOKIE_NAME,
-        COOKIE_PATH, COOKIE_SAME_SITE, COOKIE_SECURE, LOAD_BALANCE, NEXT_UPSTREAM, NEXT_UPSTREAM_TIMEOUT, NEXT_UPSTREAM_TRIES,
-        UPSTREAM_HASH_BY,
+        COOKIE_PATH, COOKIE_SAME_SITE, COOKIE_SECURE, EJECTION_FAILURES, EJECTION_MAX_TIME, EJECTION_TIME, LIMIT_PENDING,
+        LIMIT_REQUESTS, LOAD_BALANCE, LOAD_FACTOR, NEXT_UPSTREAM, NEXT_UPSTREAM_TIMEOUT, NEXT_UPSTREAM_TRIES, PANIC_THRESHOLD,
+        RETRY_ATTEMPTS, RETRY_TIMEOUT, RETRY_WHEN, SLOW_START, UPSTREAM_HASH_BY,
     },
+    bounds::EjectionWish,
     reading::Reading,
 };
 
@@ -16,6 +18,7 @@ use crate::{
 pub(super) fn read(reading: &mut Reading<'_>, given: &mut Annotated<'_>, policies: &mut Policies) -> bool {
     let method = given.get(reading, &LOAD_BALANCE);
     let hash = given.get(reading, &UPSTREAM_HASH_BY);
+    let factor = given.get(reading, &LOAD_FACTOR);
     if let Some((method, field)) = method {
         policies.balancing.method = method;
         if hash.is_some() {
@@ -23,24 +26,64 @@ pub(super) fn read(reading: &mut Reading<'_>, given: &mut Annotated<'_>, policie
         }
     }
     let hash_field = hash.as_ref().map(|(_, field)| field.clone());
+    let factor_field = factor.as_ref().map(|(_, field)| field.clone());
     if let Some((key, _)) = hash {
-        policies.balancing.method = Method::Hash(Hash { key, load_factor: None });
+        policies.balancing.method = Method::Hash(Hash { key, load_factor: factor.map(|(factor, _)| factor) });
     }
     let by_path = affinity(reading, given, policies);
-    if let (Some(field), true) = (hash_field, policies.balancing.affinity.is_some()) {
-        no_effect(reading, &field, "affinity goes before it");
+    let kept = policies.balancing.affinity.is_some();
+    if let (Some(field), true) = (&hash_field, kept) {
+        no_effect(reading, field, "affinity goes before it");
     }
-    if let Some((next, _)) = given.get(reading, &NEXT_UPSTREAM) {
-        policies.retries.on = next.on;
-        policies.retries.non_idempotent = next.non_idempotent;
+    match factor_field {
+        Some(field) if hash_field.is_none() => no_effect(reading, &field, "there is no hash without upstream-hash-by"),
+        Some(field) if kept => no_effect(reading, &field, "affinity goes before upstream-hash-by"),
+        Some(_) | None => {}
+    }
+    endpoints(reading, given, &mut policies.balancing);
+    retries(reading, given, &mut policies.retries);
+    by_path
+}
+
+fn endpoints(reading: &mut Reading<'_>, given: &mut Annotated<'_>, balancing: &mut Balancing) {
+    if let Some((window, _)) = given.get(reading, &SLOW_START) {
+        balancing.slow_start = window;
+    }
+    let failures = given.get(reading, &EJECTION_FAILURES).map(|(failures, _)| failures);
+    let mut fields = Vec::new();
+    let mut note = |field: String| fields.push(field);
+    let time = given.get(reading, &EJECTION_TIME).map(|(time, field)| (time, note(field)).0);
+    let longest = given.get(reading, &EJECTION_MAX_TIME).map(|(longest, field)| (longest, note(field)).0);
+    let panic_percent = given.get(reading, &PANIC_THRESHOLD).map(|(percent, field)| (percent, note(field)).0);
+    EjectionWish { failures, time, longest, panic_percent }.apply(balancing);
+    if balancing.ejection.is_none() {
+        for field in fields {
+            no_effect(reading, &field, "no endpoint is passed over");
+        }
+    }
+    balancing.limits.requests = given.get(reading, &LIMIT_REQUESTS).map(|(requests, _)| requests);
+    match given.get(reading, &LIMIT_PENDING) {
+        Some((pending, _)) if balancing.limits.requests.is_some() => balancing.limits.pending = pending,
+        Some((_, field)) => no_effect(reading, &field, "there is no limit to wait for without load-balancing-limits-requests"),
+        None => {}
+    }
+}
+
+fn retries(reading: &mut Reading<'_>, given: &mut Annotated<'_>, retries: &mut Retries) {
+    let (when, next) = given.get_either(reading, &RETRY_WHEN, &NEXT_UPSTREAM);
+    if let Some(on) = when {
+        retries.on = on;
+    }
+    if let Some(next) = next {
+        retries.on = next.on;
+        retries.non_idempotent = next.non_idempotent;
     }
     if let Some((within, _)) = given.get(reading, &NEXT_UPSTREAM_TIMEOUT) {
-        policies.retries.within = within;
+        retries.within = within;
     }
-    if let Some((tries, _)) = given.get(reading, &NEXT_UPSTREAM_TRIES) {
-        policies.retries.attempts = Some(tries);
-    }
-    by_path
+    let (attempts, tries) = given.get_either(reading, &RETRY_ATTEMPTS, &NEXT_UPSTREAM_TRIES);
+    retries.attempts = attempts.or(tries).or(retries.attempts);
+    retries.per_try = given.get(reading, &RETRY_TIMEOUT).map(|(limit, _)| limit);
 }
 
 fn affinity(reading: &mut Reading<'_>, given: &mut Annotated<'_>, policies: &mut Policies) -> bool {
@@ -80,7 +123,7 @@ fn affinity(reading: &mut Reading<'_>, given: &mut Annotated<'_>, policies: &mut
 }
 
 /// Understood as a value, and without effect.
-fn no_effect(reading: &mut Reading<'_>, field: &str, why: &str) {
+pub(super) fn no_effect(reading: &mut Reading<'_>, field: &str, why: &str) {
     reading.findings.retain(|finding| finding.field != field);
     reading.ignored(field, Reason::NoEffect, why);
 }

@@ -9,9 +9,9 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::networking::v1::IngressTLS;
-use penstock_model::{CertificateSource, HostPattern, TlsVersion};
+use penstock_model::{CertificateSource, HostPattern};
 
-use super::Reader;
+use super::{Reader, balancing::no_effect};
 use crate::{Reason, annotations::quoted, certificates::Certificate, claim::TlsClaim, names::host_pattern};
 
 /// An entry, with what its Secret holds.
@@ -47,6 +47,15 @@ impl Reader<'_, '_> {
             } else if !used && !hosts.is_empty() {
                 self.reading.ignored(&entry.field, Reason::NoEffect, "no host of this Ingress gets its certificate from here");
             }
+        }
+        if let Some((_, field)) = &self.asked.tls_min_version
+            && self.hosts.values().all(|host| host.tls.is_none())
+        {
+            no_effect(
+                &mut self.reading,
+                field,
+                "the tls section is for no host of this Ingress (an entry may have hosts and no secretName)",
+            );
         }
     }
 
@@ -120,7 +129,8 @@ impl Reader<'_, '_> {
             self.reading.refused(format!("{}.secretName", entry.field), Reason::CertificateMismatch, message);
         }
         let field = entry.unwrap_or(first).field.as_str().into();
-        Some((chosen, TlsClaim { field, given, otherwise: CertificateSource::Default, min_version: TlsVersion::default() }))
+        let min_version = self.asked.tls_min_version.as_ref().map(|(version, field)| (*version, field.as_str().into()));
+        Some((chosen, TlsClaim { field, given, otherwise: CertificateSource::Default, min_version }))
     }
 
     /// The entries that are for a host by the closest rule that any is for it. None: TLS is not asked for.

@@ -4,22 +4,18 @@ use penstock_api::{
     BalancingCookie, BalancingEjection, BalancingHash, BalancingLimits, BalancingPolicy, HashSource, RetryCondition,
     RouteLoadBalancing, RouteRetries, RouteRule, SameSite,
 };
-use penstock_model::{
-    Affinity, AffinityCookie, AffinityMode, BackendLimits, Balancing, Hash, HashPart, Method, Policies, Retries, RetryOn,
-};
+use penstock_model::{Affinity, AffinityCookie, AffinityMode, BackendLimits, Balancing, Hash, HashPart, Method, Policies, Retries};
 
 use super::{policies, rule::RuleReader};
-use crate::{annotations::quoted, names};
+use crate::{
+    annotations::quoted,
+    bounds::{self, EjectionWish, Expected},
+    names,
+};
 
 /// As the schema has them.
 const MAX_NAME: usize = 256;
 const MAX_COOKIE: usize = 128;
-const MAX_LIMIT: i32 = 1_000_000;
-const MAX_CONDITIONS: usize = 8;
-const LOAD_FACTORS: std::ops::RangeInclusive<i32> = 100..=1000;
-const ATTEMPTS: std::ops::RangeInclusive<i32> = 1..=10;
-/// Statuses that another endpoint may not give: of a fault or of too much load, not of the request.
-const STATUSES: [i32; 5] = [429, 500, 502, 503, 504];
 /// The name of a cookie without a name of its own.
 const COOKIE: &str = "penstock";
 
@@ -49,7 +45,7 @@ fn load_balancing(reader: &mut RuleReader<'_, '_>, asked: &RouteLoadBalancing, b
     }
     balancing.affinity = kept.as_ref().map(|kept| cookie(reader, kept));
     if let Some(window) = policies::duration(reader, "loadBalancing.slowStart", slow_start.as_deref()) {
-        balancing.slow_start = policies::limit(window);
+        balancing.slow_start = bounds::limit(window);
     }
     if let Some(out) = out {
         ejection(reader, out, balancing);
@@ -80,10 +76,8 @@ fn hash(reader: &mut RuleReader<'_, '_>, asked: &BalancingHash) -> Method {
     if *by == HashSource::SourceAddress && name.is_some() {
         reader.bad(field, "an address has no name");
     }
-    if let Some(factor) = load_factor.filter(|factor| !LOAD_FACTORS.contains(factor)) {
-        reader.bad("loadBalancing.hash.loadFactor", format!("{factor} is not from 100 to 1000"));
-    }
-    Method::Hash(Hash { key: vec![part], load_factor: load_factor.and_then(|factor| u32::try_from(factor).ok()) })
+    let load_factor = number(reader, "loadBalancing.hash.loadFactor", *load_factor, bounds::load_factor);
+    Method::Hash(Hash { key: vec![part], load_factor })
 }
 
 fn cookie(reader: &mut RuleReader<'_, '_>, asked: &BalancingCookie) -> Affinity {
@@ -123,81 +117,52 @@ fn cookie(reader: &mut RuleReader<'_, '_>, asked: &BalancingCookie) -> Affinity 
     }
 }
 
+/// A number, if it is there and within its bounds.
+fn number<T>(reader: &mut RuleReader<'_, '_>, field: &str, number: Option<i32>, take: fn(i64) -> Result<T, Expected>) -> Option<T> {
+    let number = number?;
+    match take(number.into()) {
+        Ok(taken) => Some(taken),
+        Err(expected) => {
+            reader.bad(field, format!("{number} is not {expected}"));
+            None
+        }
+    }
+}
+
 fn ejection(reader: &mut RuleReader<'_, '_>, asked: &BalancingEjection, balancing: &mut Balancing) {
     let BalancingEjection { consecutive_failures, time, max_time, panic_threshold } = asked;
-    let mut percent = |field: &str, number: &Option<i32>| {
-        let read = number.and_then(|number| u8::try_from(number).ok()).filter(|number| *number <= 100);
-        if let (Some(number), None) = (number, read) {
-            reader.bad(&format!("loadBalancing.ejection.{field}"), format!("{number} is not from 0 to 100"));
-        }
-        read
+    let wish = EjectionWish {
+        failures: number(reader, "loadBalancing.ejection.consecutiveFailures", *consecutive_failures, bounds::failures),
+        panic_percent: number(reader, "loadBalancing.ejection.panicThreshold", *panic_threshold, bounds::percent),
+        time: policies::duration(reader, "loadBalancing.ejection.time", time.as_deref()),
+        longest: policies::duration(reader, "loadBalancing.ejection.maxTime", max_time.as_deref()),
     };
-    let failures = percent("consecutiveFailures", consecutive_failures);
-    let panic = percent("panicThreshold", panic_threshold);
-    let time = policies::duration(reader, "loadBalancing.ejection.time", time.as_deref());
-    let longest = policies::duration(reader, "loadBalancing.ejection.maxTime", max_time.as_deref());
-    let Some(rule) = &mut balancing.ejection else { return };
-    rule.failures = failures.map_or(rule.failures, u32::from);
-    rule.panic_percent = panic.unwrap_or(rule.panic_percent);
-    rule.time = time.unwrap_or(rule.time);
-    // Whoever sets the one and not the other means it.
-    rule.longest = longest.unwrap_or(rule.longest).max(rule.time);
-    if failures == Some(0) {
-        balancing.ejection = None;
-    }
+    wish.apply(balancing);
 }
 
 fn limits(reader: &mut RuleReader<'_, '_>, asked: &BalancingLimits) -> BackendLimits {
     let BalancingLimits { requests, pending } = asked;
-    let mut number = |field: &str, number: i32, least: i32| {
-        if !(least..=MAX_LIMIT).contains(&number) {
-            reader.bad(&format!("loadBalancing.limits.{field}"), format!("{number} is not from {least} to {MAX_LIMIT}"));
-        }
-        u32::try_from(number).unwrap_or_default()
-    };
-    BackendLimits { requests: Some(number("requests", *requests, 1)), pending: number("pending", pending.unwrap_or_default(), 0) }
+    BackendLimits {
+        requests: number(reader, "loadBalancing.limits.requests", Some(*requests), bounds::requests),
+        pending: number(reader, "loadBalancing.limits.pending", *pending, bounds::pending).unwrap_or_default(),
+    }
 }
 
 fn retries(reader: &mut RuleReader<'_, '_>, asked: &RouteRetries, retries: &mut Retries) {
     let RouteRetries { attempts, per_try_timeout, when } = asked;
-    if let Some(attempts) = attempts {
-        if !ATTEMPTS.contains(attempts) {
-            reader.bad("retries.attempts", format!("{attempts} is not from 1 to 10"));
-        }
-        retries.attempts = u32::try_from(*attempts).ok();
-    }
-    match policies::duration(reader, "retries.perTryTimeout", per_try_timeout.as_deref()) {
-        Some(limit) if limit.is_zero() => reader.bad("retries.perTryTimeout", "no response comes in no time"),
-        limit => retries.per_try = limit,
-    }
-    if when.is_empty() || !reader.count("retries.when", when.len(), MAX_CONDITIONS) {
+    retries.attempts = number(reader, "retries.attempts", *attempts, bounds::attempts).or(retries.attempts);
+    retries.per_try = policies::time(reader, "retries.perTryTimeout", per_try_timeout.as_deref(), bounds::per_try);
+    if when.is_empty() || !reader.count("retries.when", when.len(), bounds::MAX_CONDITIONS) {
         return;
     }
-    retries.on = RetryOn::default();
-    for (place, condition) in when.iter().enumerate() {
-        let what = match condition {
-            RetryCondition::Event(event) if event == "connect-failure" => {
-                retries.on.connect_failure = true;
-                continue;
-            }
-            RetryCondition::Event(event) if event == "reset" => {
-                retries.on.reset = true;
-                continue;
-            }
-            RetryCondition::Event(event) if event == "timeout" => {
-                retries.on.timeout = true;
-                continue;
-            }
-            RetryCondition::Status(status) if STATUSES.contains(status) => {
-                retries.on.statuses.extend(u16::try_from(*status));
-                continue;
-            }
-            RetryCondition::Status(status) => status.to_string(),
-            RetryCondition::Event(event) => quoted(event),
+    let (on, bad) = bounds::when(when);
+    retries.on = on;
+    for place in bad {
+        let what = match when.get(place) {
+            Some(RetryCondition::Status(status)) => status.to_string(),
+            Some(RetryCondition::Event(event)) => quoted(event),
+            None => continue,
         };
-        let what = format!("{what} is not connect-failure, reset, timeout, 429, 500, 502, 503 or 504");
-        reader.bad(&format!("retries.when[{place}]"), what);
+        reader.bad(&format!("retries.when[{place}]"), format!("{what} is not {}", bounds::CONDITIONS));
     }
-    retries.on.statuses.sort_unstable();
-    retries.on.statuses.dedup();
 }

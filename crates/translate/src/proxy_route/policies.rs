@@ -7,7 +7,12 @@ use penstock_api::RouteRule;
 use penstock_model::{Policies, units};
 
 use super::{balancing, headers, rule::RuleReader};
-use crate::{annotations::quoted, names, profile::NATIVE};
+use crate::{
+    annotations::quoted,
+    bounds::{self, Expected},
+    names,
+    profile::NATIVE,
+};
 
 /// As the schema has it.
 const MAX_NETWORKS: usize = 256;
@@ -20,16 +25,16 @@ pub(super) fn read(reader: &mut RuleReader<'_, '_>, rule: &RouteRule) -> Policie
             Some(connect) => policies.timeouts.connect = connect,
             None => {}
         }
-        policies.timeouts.request = duration(reader, "timeouts.request", timeouts.request.as_deref()).and_then(limit);
+        policies.timeouts.request = duration(reader, "timeouts.request", timeouts.request.as_deref()).and_then(bounds::limit);
         if let Some(idle) = duration(reader, "timeouts.idle", timeouts.idle.as_deref()) {
-            policies.timeouts.read = limit(idle);
-            policies.timeouts.send = limit(idle);
+            policies.timeouts.read = bounds::limit(idle);
+            policies.timeouts.send = bounds::limit(idle);
         }
     }
     if let Some(websocket) = &rule.websocket {
         policies.websocket.enabled = websocket.enabled.unwrap_or(true);
         if let Some(idle) = duration(reader, "websocket.idleTimeout", websocket.idle_timeout.as_deref()) {
-            policies.websocket.idle_timeout = limit(idle);
+            policies.websocket.idle_timeout = bounds::limit(idle);
         }
     }
     if let Some(size) = &rule.max_body_size {
@@ -46,18 +51,25 @@ pub(super) fn read(reader: &mut RuleReader<'_, '_>, rule: &RouteRule) -> Policie
     policies
 }
 
-/// Zero is how "no limit" is written.
-pub(super) fn limit(duration: Duration) -> Option<Duration> {
-    (!duration.is_zero()).then_some(duration)
+pub(super) fn duration(reader: &mut RuleReader<'_, '_>, field: &str, text: Option<&str>) -> Option<Duration> {
+    time(reader, field, text, bounds::duration)
 }
 
-pub(super) fn duration(reader: &mut RuleReader<'_, '_>, field: &str, text: Option<&str>) -> Option<Duration> {
+/// A duration of which more is expected.
+pub(super) fn time(
+    reader: &mut RuleReader<'_, '_>,
+    field: &str,
+    text: Option<&str>,
+    take: fn(&str) -> Result<Duration, Expected>,
+) -> Option<Duration> {
     let text = text?;
-    let duration = units::parse_duration(text);
-    if duration.is_none() {
-        reader.bad(field, format!("{} is not a duration like 1h30m, of a year at most", quoted(text)));
+    match take(text) {
+        Ok(duration) => Some(duration),
+        Err(expected) => {
+            reader.bad(field, format!("{} is not {expected}", quoted(text)));
+            None
+        }
     }
-    duration
 }
 
 fn networks(reader: &mut RuleReader<'_, '_>, field: &str, list: &[String]) -> Vec<IpNet> {
