@@ -68,7 +68,7 @@ bench-routing: ## Time the routing table: build, one-route change, match, with 1
 	cargo bench --locked -p penstock-routing
 
 fuzz: ## Fuzz each target of the HTTP/1.1 codec for a minute (needs cargo-fuzz and a nightly toolchain)
-	cd crates/http1/fuzz && for target in request_head response_head chunked_body hyper_requests; do \
+	cd crates/http1/fuzz && for target in request_head response_head chunked_body hyper_requests hyper_responses; do \
 		mkdir -p target/found/$$target && \
 		cargo +nightly fuzz run $$target target/found/$$target corpus/$$target -- -max_total_time=60 -max_len=1024 || exit 1; \
 	done

@@ -51,3 +51,8 @@ fn chunked_bodies_of_the_corpus_hold_what_is_promised() {
 fn requests_of_the_corpus_are_read_as_hyper_reads_them() {
     each("hyper_requests", differential::requests::hyper_requests);
 }
+
+#[test]
+fn responses_of_the_corpus_are_read_as_hyper_reads_them() {
+    each("hyper_responses", differential::responses::hyper_responses);
+}

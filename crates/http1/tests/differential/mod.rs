@@ -4,6 +4,7 @@
 #![allow(dead_code)] // Each of those uses what it needs.
 
 pub mod requests;
+pub mod responses;
 
 use std::{
     io,
