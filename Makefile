@@ -35,9 +35,11 @@ MINUTES = 10
 soak: ## All kinds of traffic for MINUTES=10, while routes change, backends die and clients vanish; nothing may be left of it
 	SOAK_MINUTES=$(MINUTES) cargo test --locked -p penstock --test soak -- --show-output
 
-lint: ## Formatting and clippy, warnings as errors; no second cryptography
+# The fuzz targets are a workspace of their own, which nothing else here builds.
+lint: ## Formatting and clippy, warnings as errors; the fuzz targets compile; no second cryptography
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo check --manifest-path crates/http1/fuzz/Cargo.toml --no-default-features --locked
 	! cargo tree --locked -i ring 2>/dev/null | grep -q ring
 
 deny: ## Licences, sources and bans of dependencies (needs cargo-deny)
