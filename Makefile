@@ -35,9 +35,11 @@ MINUTES = 10
 soak: ## All kinds of traffic for MINUTES=10, while routes change, backends die and clients vanish; nothing may be left of it
 	SOAK_MINUTES=$(MINUTES) cargo test --locked -p penstock --test soak -- --show-output
 
-lint: ## Formatting and clippy, warnings as errors; no second cryptography
+# The fuzz targets are a workspace of their own, which nothing else here builds.
+lint: ## Formatting and clippy, warnings as errors; the fuzz targets compile; no second cryptography
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo check --manifest-path crates/http1/fuzz/Cargo.toml --no-default-features --locked
 	! cargo tree --locked -i ring 2>/dev/null | grep -q ring
 
 deny: ## Licences, sources and bans of dependencies (needs cargo-deny)
@@ -68,7 +70,7 @@ bench-routing: ## Time the routing table: build, one-route change, match, with 1
 	cargo bench --locked -p penstock-routing
 
 fuzz: ## Fuzz each target of the HTTP/1.1 codec for a minute (needs cargo-fuzz and a nightly toolchain)
-	cd crates/http1/fuzz && for target in request_head response_head chunked_body hyper_requests; do \
+	cd crates/http1/fuzz && for target in request_head response_head chunked_body hyper_requests hyper_responses; do \
 		mkdir -p target/found/$$target && \
 		cargo +nightly fuzz run $$target target/found/$$target corpus/$$target -- -max_total_time=60 -max_len=1024 || exit 1; \
 	done

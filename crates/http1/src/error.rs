@@ -32,8 +32,8 @@ pub enum FieldsError {
     Nul,
     /// RFC 9112 §5.2.
     ObsoleteFolding,
-    /// RFC 9112 §2.2: it looks like folding of the start line.
-    BlankAfterStartLine,
+    /// RFC 9112 §2.2: it looks like folding of what comes before, a start line or the last chunk.
+    BlankBeforeFirstField,
     /// RFC 9112 §5.1.
     BlankBeforeColon,
     /// RFC 9112 §5.
@@ -55,7 +55,7 @@ impl FieldsError {
             Self::BareCarriageReturn => "a carriage return stands alone",
             Self::Nul => "a NUL stands in a field",
             Self::ObsoleteFolding => "a field goes on over more than one line (obsolete folding)",
-            Self::BlankAfterStartLine => "the line after the start line begins with white space",
+            Self::BlankBeforeFirstField => "white space stands before the first field",
             Self::BlankBeforeColon => "white space stands between a field's name and its colon",
             Self::MissingColon => "a field line has no colon",
             Self::Name => "a field's name is empty or holds a character that no name has",

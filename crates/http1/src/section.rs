@@ -115,7 +115,7 @@ fn fault(line: &[u8], first: bool, otherwise: FieldsError) -> FieldsError {
         return FieldsError::BareCarriageReturn;
     }
     match line {
-        [b' ' | b'\t', ..] if first => FieldsError::BlankAfterStartLine,
+        [b' ' | b'\t', ..] if first => FieldsError::BlankBeforeFirstField,
         [b' ' | b'\t', ..] => FieldsError::ObsoleteFolding,
         _ => otherwise,
     }

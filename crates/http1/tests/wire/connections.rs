@@ -89,6 +89,15 @@ fn fields_of_one_hop() {
             "Trailer: X\r\n"
         ),
         case!(
+            "what a client takes it told us and nobody after us: no TE names chunked",
+            "RFC 9112 §7.4",
+            "1.1",
+            "Connection: TE\r\nTE: chunked, trailers;q=0.5\r\nte: chunked\r\n",
+            "stays",
+            ""
+        ),
+        case!("also where Connection does not name it", "RFC 9112 §7.4", "1.1", "TE: chunked\r\n", "stays", ""),
+        case!(
             "options that name nothing, or what is no name, harm nothing",
             "RFC 9110 §7.6.1; hyper #4019",
             "1.1",
@@ -110,7 +119,7 @@ fn fields_of_one_hop() {
     ]);
 }
 
-impl Case {
+impl Case<'_> {
     /// The same, with a body of length 0.
     fn with_body(mut self) -> Self {
         self.sees = "GET / for a, length \"\", stays";

@@ -127,7 +127,7 @@ fn names() {
             name: "white space before the first field is refused",
             source: "RFC 9112 §2.2; CVE-2024-27982 of Node.js",
             bytes: b"GET / HTTP/1.1\r\n Content-Length: 1\r\nHost: a\r\n\r\n",
-            sees: "400 the line after the start line begins with white space",
+            sees: "400 white space stands before the first field",
             writes: b"",
         },
         Case {

@@ -17,17 +17,20 @@ use penstock_http1::{
     may_declare_length, write_request, write_response,
 };
 
+/// Where the gateway sends requests.
+const ENDPOINT: &str = "192.0.2.1:80";
+
 /// A message, or some.
-struct Case {
+struct Case<'a> {
     /// What must hold.
-    name: &'static str,
+    name: &'a str,
     /// Where that comes from.
-    source: &'static str,
-    bytes: &'static [u8],
+    source: &'a str,
+    bytes: &'a [u8],
     /// In short: see [`read_requests`] and [`read_responses`].
-    sees: &'static str,
+    sees: &'a str,
     /// Empty if nothing is sent on.
-    writes: &'static [u8],
+    writes: &'a [u8],
 }
 
 /// What a reader made of bytes, as text; and what it sent on.
@@ -157,9 +160,8 @@ fn read_requests(bytes: &[u8], piece: usize) -> Outcome {
             told.push(format!("{} {error}", error.status()));
             break;
         }
-        if let Some(host) = &host {
-            fields.set(Name::Host, host.as_bytes()).unwrap();
-        }
+        // Also for a client of HTTP/1.0 that names none: what is sent on is HTTP/1.1, and there has to be one (RFC 9112 §3.2).
+        fields.set(Name::Host, host.as_deref().unwrap_or(ENDPOINT).as_bytes()).unwrap();
         framing.declare(fields).unwrap();
         write_request(&mut outcome.writes, &method, &target, fields).unwrap();
         let mut encoder = BodyEncoder::for_request(framing);
@@ -176,7 +178,8 @@ fn read_requests(bytes: &[u8], piece: usize) -> Outcome {
     outcome
 }
 
-/// Reads the responses to one request, interim ones too. Each is told as `status reason, body, stays or closes`.
+/// Reads the responses to one request, interim ones too. Each is told as `status reason, body, stays or closes`; one whose body cannot be read
+/// to its end as `status reason, error`.
 fn read_responses(method: Method, bytes: &[u8], piece: usize) -> Outcome {
     let mut wire = Wire::new(bytes, piece);
     let mut head = ResponseHead::new();
@@ -203,14 +206,17 @@ fn read_responses(method: Method, bytes: &[u8], piece: usize) -> Outcome {
             }
         };
         let mut decoder = BodyDecoder::for_response(framing, limits());
-        let data = wire.body(&mut decoder);
-        let body = match &data {
-            Ok(data) => describe_body(&format!("{framing:?}"), data, decoder.trailers()),
-            Err(error) => error.to_string(),
+        let start = format!("{} {}", head.status(), head.reason());
+        let start = start.trim_end();
+        let data = match wire.body(&mut decoder) {
+            Ok(data) => data,
+            Err(error) => {
+                told.push(format!("{start}, {error}"));
+                break;
+            }
         };
-        let stays = if head.persists(framing) { "stays" } else { "closes" };
-        told.push(format!("{} {}, {body}, {stays}", head.status(), head.reason()).replace(" ,", ","));
-        let Ok(data) = data else { break };
+        let body = describe_body(&format!("{framing:?}"), &data, decoder.trailers());
+        told.push(format!("{start}, {body}, {}", if head.persists(framing) { "stays" } else { "closes" }));
         // As a gateway sends it on, to a client of HTTP/1.1.
         let (status, reason) = (head.status(), head.reason().to_owned());
         let upgrade = head.upgrade_protocols().next().map(<[u8]>::to_vec);

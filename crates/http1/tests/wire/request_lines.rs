@@ -273,11 +273,11 @@ fn hosts() {
             writes: b"GET / HTTP/1.1\r\nHost: \r\n\r\n",
         },
         Case {
-            name: "HTTP/1.0 needs none",
+            name: "HTTP/1.0 needs none; what is sent on is HTTP/1.1, and gets the endpoint's",
             source: "RFC 9112 §3.2",
             bytes: b"GET / HTTP/1.0\r\n\r\n",
             sees: "GET / for nobody, no body, closes",
-            writes: b"GET / HTTP/1.1\r\n\r\n",
+            writes: b"GET / HTTP/1.1\r\nHost: 192.0.2.1:80\r\n\r\n",
         },
     ]);
 }

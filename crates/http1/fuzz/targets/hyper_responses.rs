@@ -1,0 +1,6 @@
+#![no_main]
+
+#[path = "../../tests/differential/mod.rs"]
+mod differential;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| differential::responses::hyper_responses(bytes));
