@@ -52,7 +52,7 @@ pub struct LimitOptions {
     /// Streams that an HTTP/2 client may reset before they were looked at, before its connection is closed
     #[arg(long, help_heading = HEADING, default_value = "50", value_name = "N")]
     pub max_resets: usize,
-    /// Frames without use (PING and others) in a second of an HTTP/2 client beyond what its requests need, before its connection is closed; a request that is taken back counts as ten
+    /// Frames without use (PING and others) in a second of an HTTP/2 client or endpoint beyond what requests need, before its connection is closed; a request that a client takes back counts as ten
     #[arg(long, help_heading = HEADING, default_value = "10000", value_parser = clap::value_parser!(u32).range(200..), value_name = "N")]
     pub max_control_frames: u32,
     /// Connections without a request that each worker keeps to one endpoint

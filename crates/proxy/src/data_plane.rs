@@ -117,6 +117,7 @@ impl DataPlane {
                 resolver: Resolver::start().map_err(StartError::Thread)?,
                 external: options.external.clone(),
                 ours: ArcSwap::from_pointee(bound.http.into_iter().chain(bound.https).collect()),
+                control_frames: options.limits.control_frames,
                 metrics: metrics.clone(),
             },
             ports: OnceLock::from(ports),

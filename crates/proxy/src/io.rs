@@ -56,6 +56,13 @@ impl Transport {
             let _ = Pin::new(self).poll_shutdown(&mut Context::from_waker(Waker::noop()));
         }
     }
+
+    /// Whoever reads is told that bytes are missing, and does not take the end of the connection for one in good order: SO_LINGER of 0 (RFC 9293 §3.10.4,
+    /// socket(7)). What was written and is not sent yet is lost.
+    fn reset_on_close(&self) {
+        // What fails here is a connection that ended already.
+        let _ = socket2::SockRef::from(self.tcp()).set_linger(Some(Duration::ZERO));
+    }
 }
 
 impl AsyncRead for Transport {
@@ -214,6 +221,11 @@ impl ClientStream {
         }
         watched
     }
+
+    /// It ends within something.
+    pub(crate) fn reset_on_close(&self) {
+        self.transport.reset_on_close();
+    }
 }
 
 impl AsyncRead for ClientStream {
@@ -369,6 +381,11 @@ impl UpstreamStream {
         }
         self.stall.watch(cx, self.write_limit, written)
     }
+
+    /// It ends within something.
+    pub(crate) fn reset_on_close(&self) {
+        self.transport.reset_on_close();
+    }
 }
 
 impl Drop for UpstreamStream {
@@ -428,28 +445,5 @@ impl AsyncWrite for UpstreamStream {
         let this = self.get_mut();
         // Over TLS it would write.
         if this.deaf { Poll::Ready(Ok(())) } else { Pin::new(&mut this.transport).poll_shutdown(cx) }
-    }
-}
-
-impl Transport {
-    /// Whoever reads is told that bytes are missing, and does not take the end of the connection for one in good order: SO_LINGER of 0 (RFC 9293 §3.10.4,
-    /// socket(7)). What was written and is not sent yet is lost.
-    fn reset_on_close(&self) {
-        // What fails here is a connection that ended already.
-        let _ = socket2::SockRef::from(self.tcp()).set_linger(Some(Duration::ZERO));
-    }
-}
-
-impl ClientStream {
-    /// It ends within something.
-    pub(crate) fn reset_on_close(&self) {
-        self.transport.reset_on_close();
-    }
-}
-
-impl UpstreamStream {
-    /// It ends within something.
-    pub(crate) fn reset_on_close(&self) {
-        self.transport.reset_on_close();
     }
 }

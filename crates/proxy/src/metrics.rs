@@ -145,7 +145,7 @@ reasons! {
         HeadSize = "head_size",
         HeaderCount = "header_count",
         BodySize = "body_size",
-        /// Streams that a client reset, or had us reset, one after another.
+        /// Streams that a client reset, or had us reset, one after another; resets of nothing by an endpoint.
         Resets = "resets",
         /// Frames of HTTP/2 that ask for nothing, one after another.
         ControlFrames = "control_frames",

@@ -58,8 +58,8 @@ pub struct Limits {
     pub streams: u32,
     /// Streams that a client may reset before we looked at them, before its connection is closed (CVE-2023-44487).
     pub resets: usize,
-    /// Frames of an HTTP/2 client in a second, and at once, that ask for nothing (PING, WINDOW_UPDATE and others), beyond those that its requests and responses
-    /// call for, before its connection is closed (CVE-2019-9512). A request that it takes back counts as ten, so that a thousand a second may run into a
+    /// Frames of an HTTP/2 client or endpoint in a second, and at once, that ask for nothing (PING, WINDOW_UPDATE and others), beyond those that requests and
+    /// responses call for, before its connection is closed (CVE-2019-9512). A request that a client takes back counts as ten, so that a thousand a second may run into a
     /// short deadline; SETTINGS count as 200.
     pub control_frames: u32,
     /// Connections without a request that each worker keeps to one endpoint.

@@ -16,6 +16,10 @@ impl Task {
         ALIVE.set(ALIVE.get() + 1);
         Self(metrics)
     }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.0
+    }
 }
 
 impl Drop for Task {

@@ -15,7 +15,8 @@ use super::{
     buffers, coroutine,
     exchange::{self, After, Switched},
     http2::Http2,
-    http2_frames::Counted,
+    http2_budget::Peer,
+    http2_frames::{Counted, limit_of},
     http2_heads::{self, Unwritable},
     message::{Connect, Version},
     side::Side,
@@ -53,7 +54,7 @@ pub(super) async fn serve(client: Rc<Client>, stream: ClientStream, _held: impl 
         .initial_connection_window_size(STREAM_WINDOW.saturating_mul(limits.streams.max(1)).min(LARGEST_WINDOW))
         .max_send_buffer_size(SEND_BUFFER);
     let over = Rc::new(Cell::new(None));
-    let counted = Counted::new(stream, limits.control_frames, over.clone());
+    let counted = Counted::new(stream, Peer::Client, limits.control_frames, over.clone());
     let mut handshake = std::pin::pin!(builder.handshake::<_, Bytes>(counted));
     let shaken = poll_fn(|cx| match control.listen(cx.waker()) {
         Command::HeadTimedOut => {
@@ -70,9 +71,8 @@ pub(super) async fn serve(client: Rc<Client>, stream: ClientStream, _held: impl 
         connection.graceful_shutdown();
     }
     if let Err(error) = drive(&client, &mut connection, &over).await {
-        // Other floods (of CONTINUATION, of empty DATA) have the same code, and count as resets too.
-        if error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
-            metrics.limits.inc(LimitHit::Resets);
+        if let Some(limit) = limit_of(&error) {
+            metrics.limits.inc(limit);
         }
         tracing::trace!(%error, peer = %client.peer, "a client connection failed");
     }

@@ -111,7 +111,8 @@ pub(super) fn request(method: &str, scheme: &'static str, target: &str, fields: 
     let mut request = Request::new(());
     let authority = fields.get(Name::Host).filter(|host| !host.is_empty()).unwrap_or(b"localhost");
     *request.method_mut() = Method::from_bytes(method.as_bytes()).ok()?;
-    *request.uri_mut() = Uri::builder().scheme(scheme).authority(authority).path_and_query(target).build().ok()?;
+    let uri = |target: &str| Uri::builder().scheme(scheme).authority(authority).path_and_query(target).build();
+    *request.uri_mut() = uri(target).or_else(|_| uri(&escaped(target))).ok()?;
     *request.version_mut() = http::Version::HTTP_2;
     let mut map = map_of(fields);
     map.remove(header::HOST);
@@ -120,6 +121,22 @@ pub(super) fn request(method: &str, scheme: &'static str, target: &str, fields: 
     }
     *request.headers_mut() = map;
     Some(request)
+}
+
+/// What no URI has (RFC 3986 §2), and all take over HTTP/1.1: the http crate does not write it. Whoever decodes the target reads the same, so that no
+/// guard which the target met as it was is passed by.
+fn escaped(target: &str) -> String {
+    let mut escaped = String::with_capacity(target.len() + 8);
+    for c in target.chars() {
+        match c {
+            '"' => escaped.push_str("%22"),
+            '<' => escaped.push_str("%3C"),
+            '>' => escaped.push_str("%3E"),
+            '`' => escaped.push_str("%60"),
+            c => escaped.push(c),
+        }
+    }
+    escaped
 }
 
 #[cfg(test)]
@@ -169,6 +186,17 @@ mod tests {
         fields.push_raw(b"Content-Length", b"1").unwrap();
         fields.push_raw(b"Grpc-Status", b"0").unwrap();
         assert_eq!(trailers(&fields).len(), 1);
+    }
+
+    #[test]
+    fn every_target_of_http1_can_be_written() {
+        for c in ('!'..='~').filter(|c| !"#?%/".contains(*c)) {
+            let target = format!("/a{c}b?c{c}d");
+            let escape = format!("%{:02X}", c as u32);
+            let request = request("GET", "http", &target, &Fields::new(), false).unwrap_or_else(|| panic!("{c}"));
+            let written = request.uri().path_and_query().unwrap().as_str();
+            assert!(written == target || "\"<>`".contains(c) && written == target.replace(c, &escape), "{written}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod forward;
 mod headers;
 mod http1;
 mod http2;
+mod http2_budget;
 mod http2_frames;
 mod http2_heads;
 mod intake;

@@ -3,15 +3,21 @@
 use std::{
     cell::Cell,
     fmt,
+    future::{Future, poll_fn},
+    pin::pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
 use h2::client::SendRequest;
 
-use super::http1::Http1;
+use super::{
+    http1::Http1,
+    http2_budget::Peer,
+    http2_frames::{Counted, limit_of},
+};
 use crate::{io::UpstreamStream, metrics::Metrics, task::Task};
 
 /// What an endpoint may send on a stream of HTTP/2 before its client took it: keeps a stream of 100 Mbit/s busy over 40 ms.
@@ -67,7 +73,14 @@ impl fmt::Debug for Http2Sender {
 impl Http2Sender {
     /// For so many streams at once. The window of the connection is that of all of them together, or a client that does not read would stall
     /// the others, whose requests share it: 50 MiB for 100, which takes as many clients that do not read.
-    pub(crate) async fn begin(mut stream: UpstreamStream, streams: u32, metrics: &Arc<Metrics>) -> Result<Self, BeginError> {
+    ///
+    /// `control_frames`: as of clients.
+    pub(crate) async fn begin(
+        mut stream: UpstreamStream,
+        streams: u32,
+        control_frames: u32,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, BeginError> {
         let heard = stream.carries_http2();
         let mut builder = h2::client::Builder::new();
         builder
@@ -76,13 +89,25 @@ impl Http2Sender {
             .initial_connection_window_size(STREAM_WINDOW.saturating_mul(streams).min(LARGEST_WINDOW))
             .max_header_list_size(LARGEST_HEAD)
             .max_send_buffer_size(SEND_BUFFER);
-        let (sender, connection) = builder.handshake(stream).await.map_err(BeginError)?;
+        let flooded = Rc::new(Cell::new(None));
+        let counted = Counted::new(stream, Peer::Endpoint, control_frames, flooded.clone());
+        let (sender, connection) = builder.handshake(counted).await.map_err(BeginError)?;
         let over = Rc::new(Cell::new(false));
-        let ended = Ended { over: over.clone(), _task: Task::new(metrics.clone()) };
+        let ended = Ended { over: over.clone(), task: Task::new(metrics.clone()) };
         tokio::task::spawn_local(async move {
-            let _ended = ended;
-            // Its error is told to the requests that it carries; without one it is of no interest.
-            let _ = connection.await;
+            let ended = ended;
+            let mut connection = pin!(connection);
+            let limit = poll_fn(|cx| match connection.as_mut().poll(cx) {
+                // It waits for what answers the flood to be taken, and would read no more.
+                Poll::Pending if flooded.get().is_some() => Poll::Ready(flooded.get()),
+                // Its error is told to the requests that it carries; without one it is of no interest.
+                polled => polled.map(|ended| flooded.get().or(limit_of(&ended.err()?))),
+            })
+            .await;
+            if let Some(limit) = limit {
+                ended.task.metrics().limits.inc(limit);
+                tracing::debug!(?limit, "an endpoint flooded its connection");
+            }
         });
         Ok(Self { sender, over, heard })
     }
@@ -101,15 +126,14 @@ impl Http2Sender {
     /// Whether it takes no more requests.
     pub(crate) fn is_closed(&self) -> bool {
         // An endpoint that said GOAWAY finishes what it has, and takes nothing more.
-        self.over.get()
-            || matches!(self.sender.clone().poll_ready(&mut Context::from_waker(Waker::noop())), std::task::Poll::Ready(Err(_)))
+        self.over.get() || matches!(self.sender.clone().poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Err(_)))
     }
 }
 
 /// Notes the end of a connection, also if it is a panic.
 struct Ended {
     over: Rc<Cell<bool>>,
-    _task: Task,
+    task: Task,
 }
 
 impl Drop for Ended {

@@ -3,7 +3,7 @@
 //! Over HTTP/1.1 the handshake passes through as it is. WebSocket over HTTP/2 (RFC 8441) becomes an HTTP/1.1 upgrade with a key of our own,
 //! whose answer we check; the client gets 200.
 
-use penstock_http1::{Fields, Name, RequestHead, ResponseHead};
+use penstock_http1::{Fields, Name, RequestHead, ResponseHead, Version};
 
 use super::intake::Upgrade;
 use crate::websocket;
@@ -33,6 +33,10 @@ pub(super) fn judge(response: &ResponseHead, upgrade: &Upgrade, key: Option<&[u8
             Upgrade::ExtendedConnect if matches!(response.status(), 200..=299) => Err("The backend did not accept the WebSocket."),
             _ => Ok(None),
         };
+    }
+    // RFC 9110 §7.8 knows of no upgrade in HTTP/1.0: whoever answers so may have passed on what it did not understand.
+    if response.version() == Version::Http10 {
+        return Err("The backend switched protocols in HTTP/1.0, which cannot.");
     }
     let asked =
         |protocol: &[u8]| upgrade.protocols().split(',').any(|asked| asked.trim().as_bytes().eq_ignore_ascii_case(protocol));

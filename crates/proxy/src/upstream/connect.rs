@@ -122,6 +122,8 @@ pub(crate) struct Connector {
     pub(crate) external: ExternalAddresses,
     /// The addresses that we listen on.
     pub(crate) ours: ArcSwap<Vec<SocketAddr>>,
+    /// What an endpoint of HTTP/2 may send in a second that asks for nothing.
+    pub(crate) control_frames: u32,
     pub(crate) metrics: Arc<Metrics>,
 }
 

@@ -224,7 +224,7 @@ impl Pool {
     ) -> Result<Sender, ConnectError> {
         let left = deadline.saturating_duration_since(Instant::now());
         let stream = connector.connect(backend, endpoint, left).await?;
-        let beginning = Http2Sender::begin(stream, STREAMS_PER_CONNECTION, &connector.metrics);
+        let beginning = Http2Sender::begin(stream, STREAMS_PER_CONNECTION, connector.control_frames, &connector.metrics);
         let made = tokio::time::timeout_at(deadline, beginning).await.map_err(|_| ConnectError::Timeout(endpoint, limit))?;
         let sender = made.map_err(|error| ConnectError::Http(endpoint, error))?;
         let shared = Shared { sender, streams: Rc::default(), last_used: Rc::new(Cell::new(clock::now())), retired: Rc::default() };

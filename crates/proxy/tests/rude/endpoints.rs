@@ -18,15 +18,19 @@ use tokio::{
 };
 
 use crate::{
-    frames::{DATA, EH, ES, GOAWAY, HEADERS, RST_STREAM, SETTINGS, WINDOW_UPDATE, block},
-    stage::{is_source, told, within_bounds},
+    frames::{DATA, EH, ES, GOAWAY, HEADERS, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, farewell},
+    stage::{ALONE, is_source, told, within_bounds},
     support::{
         PATIENCE, Proxy, backend,
         http2::{PREFACE, frame, to_http2},
-        route, start_within,
+        met, route, start_within,
     },
     wire::{Kind, Reader, Seen},
 };
+
+/// What a flood sends at most, and what may be taken of it: the sockets' buffers, and what is read before it is over the budget.
+const MOST_SENT: usize = 64 << 20;
+const MOST_TAKEN: usize = 32 << 20;
 
 /// What the endpoint does when a request is there.
 #[derive(Clone, Debug)]
@@ -42,6 +46,8 @@ pub enum Step {
     },
     /// Waits until the client has something.
     Begun,
+    /// Says this again and again, and reads what comes, until the connection is closed.
+    Flood(Vec<u8>),
     /// Ends its side, and reads what comes.
     Close,
     Reset,
@@ -76,6 +82,10 @@ impl Case {
 
     pub fn asked_by(self, method: &'static str) -> Self {
         Self { method, ..self }
+    }
+
+    pub fn gets(self, gets: &'static str) -> Self {
+        Self { gets, ..self }
     }
 
     pub fn early(self) -> Self {
@@ -113,6 +123,8 @@ struct Shared {
     attempts: Mutex<(VecDeque<Vec<Step>>, bool)>,
     connections: AtomicUsize,
     begun: Notify,
+    /// How much was taken of a flood, and with what it was ended.
+    flooded: Mutex<Option<(usize, Option<String>)>>,
 }
 
 /// An endpoint, and the proxy before it.
@@ -197,6 +209,19 @@ async fn play(stream: &mut TcpStream, steps: &[Step], number: u32, shared: &Shar
                 shared.begun.notified().await;
                 continue;
             }
+            Step::Flood(piece) => {
+                let (mut taken, mut came) = (0, Vec::new());
+                let (mut reader, mut writer) = stream.split();
+                let writing = async {
+                    while taken < MOST_SENT && writer.write_all(piece).await.is_ok() {
+                        taken += piece.len();
+                    }
+                };
+                let reading = async { while matches!(reader.read_buf(&mut came).await, Ok(1..)) {} };
+                tokio::join!(writing, reading);
+                *shared.flooded.lock().unwrap() = Some((taken, farewell(&came)));
+                return false;
+            }
             Step::Close => {
                 let _ = stream.shutdown().await;
                 let _ = stream.read_to_end(&mut Vec::new()).await;
@@ -227,6 +252,28 @@ impl Stage {
             Seen::End | Seen::Reset(None) => Err(CLOSES.to_owned()),
             other => Err(format!("a word is answered by {}", told(other))),
         }
+    }
+
+    /// It is bounded, and counted.
+    async fn flood_is_over(&self) -> Result<(), String> {
+        let flooded = async {
+            loop {
+                if let Some(flooded) = self.shared.flooded.lock().unwrap().take() {
+                    break flooded;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let Ok((taken, farewell)) = tokio::time::timeout(3 * PATIENCE, flooded).await else {
+            return Err("the flood is never ended".to_owned());
+        };
+        let counted = met(&self.proxy, "control_frames") + met(&self.proxy, "resets");
+        if taken > MOST_TAKEN || counted != 1 || farewell.as_deref() != Some("ENHANCE_YOUR_CALM") {
+            return Err(format!(
+                "{taken} bytes were taken of the flood, it was counted {counted} times, its farewell is {farewell:?}"
+            ));
+        }
+        Ok(())
     }
 
     async fn others_are_served(&self) -> Result<(), String> {
@@ -262,6 +309,9 @@ impl Stage {
                 }
             }
         };
+        if case.attempts.iter().flatten().any(|step| matches!(step, Step::Flood(_))) {
+            self.flood_is_over().await?;
+        }
         let left = std::mem::take(&mut self.shared.attempts.lock().unwrap().0).len();
         if stays && let Err(why) = self.word(&mut reader).await {
             got.push(why);
@@ -279,6 +329,17 @@ impl Stage {
             return Err(format!("{connections} connections were made instead of {}", case.connections));
         }
         Ok(())
+    }
+}
+
+/// Plays all cases on one stage, so that the connection to the endpoint is the same for as long as it is kept.
+pub async fn run_in_turn(cases: Vec<Case>) {
+    let _alone = ALONE.lock().await;
+    let stage = stage().await;
+    for (number, case) in cases.iter().enumerate() {
+        if let Err(why) = stage.play(case).await {
+            panic!("{} {}, {number} ({})\n  {why}", case.method, case.name, case.source);
+        }
     }
 }
 

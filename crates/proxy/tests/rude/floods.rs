@@ -20,6 +20,7 @@ const MOST_SENT: usize = 64 << 20;
 const MOST_TAKEN_BY_A_FLOOD: i64 = 8 << 20;
 /// What may be taken of it: the sockets' buffers, and what is read before the fault is seen.
 const MOST_TAKEN: usize = 32 << 20;
+
 fn head(stream: u32, flags: u8) -> Vec<u8> {
     frame(HEADERS, flags, stream, &block(&[(":method", "POST"), (":scheme", "http"), (":path", "/x"), (":authority", "a")]))
 }
@@ -269,15 +270,20 @@ fn head_for(path: &str) -> Vec<u8> {
     block(&[(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "a")])
 }
 
-/// CVE-2023-44487 itself: each request is on its way to the backend when it is taken back.
-#[tokio::test]
-async fn requests_that_are_taken_back_one_after_another_close_their_connection() {
+/// With a backend under `/silent` that answers nothing, and a budget that is soon over.
+async fn beside_silence() -> Stage {
     let silent = backend(|mut stream| async move {
         let _ = stream.read_to_end(&mut Vec::new()).await;
     })
     .await;
     let limits = Limits { control_frames: 200, ..Limits::default() };
-    let stage = stage_of(limits, |address| vec![route("/silent", silent), route("/", address)]).await;
+    stage_of(limits, |address| vec![route("/silent", silent), route("/", address)]).await
+}
+
+/// CVE-2023-44487 itself: each request is on its way to the backend when it is taken back.
+#[tokio::test]
+async fn requests_that_are_taken_back_one_after_another_close_their_connection() {
+    let stage = beside_silence().await;
     let _alone = ALONE.lock().await;
     let metrics = stage.proxy.plane.metrics();
     let mut connection = Connection::open(&stage, &[]).await;
@@ -300,12 +306,7 @@ async fn requests_that_are_taken_back_one_after_another_close_their_connection()
 
 #[tokio::test]
 async fn who_takes_back_no_more_than_is_answered_is_served_on() {
-    let silent = backend(|mut stream| async move {
-        let _ = stream.read_to_end(&mut Vec::new()).await;
-    })
-    .await;
-    let limits = Limits { control_frames: 200, ..Limits::default() };
-    let stage = stage_of(limits, |address| vec![route("/silent", silent), route("/", address)]).await;
+    let stage = beside_silence().await;
     let _alone = ALONE.lock().await;
     let metrics = stage.proxy.plane.metrics();
     let mut connection = Connection::open(&stage, &[]).await;

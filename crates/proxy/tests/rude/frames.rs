@@ -54,6 +54,13 @@ struct Got {
     end: Option<String>,
 }
 
+impl Got {
+    /// The last status that came.
+    fn last(&self) -> &str {
+        self.status.rsplit("; ").next().unwrap_or_default()
+    }
+}
+
 /// The first field of a head that h2 wrote, which is its status.
 fn status(block: &[u8]) -> String {
     const STATIC: [&str; 7] = ["200", "204", "206", "304", "400", "404", "500"];
@@ -161,6 +168,8 @@ impl Connection {
                     let got = &mut got[stream as usize / 2];
                     match kind {
                         HEADERS if got.status.is_empty() => got.status = status(&payload),
+                        // What came was no final response.
+                        HEADERS if got.last().starts_with('1') => got.status = format!("{}; {}", got.status, status(&payload)),
                         DATA => got.body.extend_from_slice(&payload),
                         RST_STREAM => got.end = Some(format!("reset {}", reason(&payload))),
                         _ => {}
@@ -174,8 +183,8 @@ impl Connection {
             }
         }
         let [first, second] = got;
-        let reset = first.end.filter(|end| !end.is_empty());
-        let body = if first.status.starts_with(['4', '5']) || first.body.is_empty() {
+        let reset = first.end.clone().filter(|end| !end.is_empty());
+        let body = if first.last().starts_with(['4', '5']) || first.body.is_empty() {
             String::new()
         } else {
             format!(" {}", shown(&first.body))

@@ -11,6 +11,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
 mod case;
+mod connect;
+mod endpoint_floods;
 mod endpoints;
 mod floods;
 mod frames;

@@ -344,6 +344,13 @@ async fn what_goes_to_an_endpoint_is_in_order() {
             "200",
             "GET http://a/x",
         ),
+        (
+            "what no URI has",
+            "RFC 3986 §2",
+            "GET /\"x<y>?a=\"<b>{c} HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+            "200",
+            "GET http://a/%22x%3Cy%3E?a=%22%3Cb%3E{c}",
+        ),
         ("names in upper case", "RFC 9113 §8.2.1", "GET /x HTTP/1.1\r\nHost: a\r\nX-LOUD: A\r\n\r\n".to_owned(), "200", "GET http://a/x x-loud: A"),
         (
             "a pseudo-header as a field",

@@ -135,7 +135,7 @@ impl Shared {
         self.of_case.lock().unwrap().push(connection);
     }
 
-    fn logged(&self) -> String {
+    pub fn logged(&self) -> String {
         self.log.lock().unwrap().join("; ")
     }
 }

@@ -1,12 +1,15 @@
 //! Whom a request is for, and what it asks for: targets, hosts, and paths that lead around a guard.
 
-use penstock_model::{AddressRules, PathForm, PathRewrite, Route};
+use penstock_model::{AddressRules, PathForm, PathMatch, PathRewrite, Route};
 use penstock_proxy::Limits;
 
+use tokio::io::AsyncWriteExt;
+
 use crate::{
-    case::case,
-    stage::{run, stage, stage_of},
-    support::route,
+    case::{When, case},
+    frames::{Connection, EH, ES, HEADERS, block},
+    stage::{ALONE, Over, Stage, run, stage, stage_of},
+    support::{http2::frame, route},
 };
 
 const REFUSED: &str = "400; closes";
@@ -140,9 +143,10 @@ async fn targets_and_hosts() {
 }
 
 /// A route that keeps all out on `/admin`, and one beside it that keeps nobody out.
-fn guarded(address: std::net::SocketAddr, form: PathForm) -> Vec<Route> {
+fn guarded(address: std::net::SocketAddr, form: PathForm, path: &PathMatch) -> Vec<Route> {
     let mut routes = vec![route("/admin", address), route("/", address)];
     routes[0].policies.addresses = AddressRules { allow: Vec::new(), deny: vec!["0.0.0.0/0".parse().unwrap()] };
+    routes[0].matches.path = path.clone();
     for route in &mut routes {
         route.matches.form = form;
         if form == PathForm::Decoded {
@@ -153,64 +157,75 @@ fn guarded(address: std::net::SocketAddr, form: PathForm) -> Vec<Route> {
     routes
 }
 
+const DENIED: &str = "403; stays";
+const DOUBTED: &str = "400; stays";
+
+/// A path, and what a normalised and a decoded guard make of it.
+const SPELLINGS: &[(&str, &str, &str)] = &[
+    ("/admin", DENIED, DENIED),
+    ("/admin/", DENIED, DENIED),
+    ("/admin?x", DENIED, DENIED),
+    ("/%61dmin", DENIED, DENIED),
+    ("/%61%64%6D%69%6e/x", DENIED, DENIED),
+    ("/./admin", DENIED, DENIED),
+    ("/%2e/admin", DENIED, DENIED),
+    ("/x/../admin", DENIED, DENIED),
+    ("/x/%2E%2e/admin/y", DENIED, DENIED),
+    ("/x/.%2e/admin", DENIED, DENIED),
+    ("/../admin", DENIED, DOUBTED),
+    ("/admin/x/..", DENIED, DENIED),
+    ("/admin/./", DENIED, DENIED),
+    ("http://b/admin", DENIED, DENIED),
+    ("http://b/x/../admin", DENIED, DENIED),
+    ("/admin%2f..", DOUBTED, DOUBTED),
+    ("/admin%2fx", DOUBTED, DENIED),
+    ("/admin/..%2fx", DENIED, DOUBTED),
+    ("//admin", DOUBTED, DENIED),
+    ("/x//../admin", "200 as /x/admin", DENIED),
+    ("/x/..//admin", DOUBTED, DENIED),
+    ("/x%2f..%2fadmin", DOUBTED, DENIED),
+    ("/%2fadmin", DOUBTED, DENIED),
+    ("/admin;x", DOUBTED, DOUBTED),
+    ("/admin;x/y", DOUBTED, DOUBTED),
+    ("/;x/admin", DOUBTED, DOUBTED),
+    ("/..;/admin", DOUBTED, DOUBTED),
+    ("/ADMIN", "200", "200"),
+    ("/admin%00", DOUBTED, DOUBTED),
+    ("/admin%20", "200", "200"),
+    ("/admin.", "200", "200"),
+    ("/admin\\", DOUBTED, DOUBTED),
+    ("\\admin", REFUSED, REFUSED),
+    ("/%2561dmin", "200", "200"),
+    ("/%c1%a1dmin", "200", "200"),
+    ("/admin/../x", "200 as /x", DOUBTED),
+    ("/x/..%2fadmin", DOUBTED, DENIED),
+    ("/x/%2e%2e%2fadmin", DOUBTED, DENIED),
+    ("/x\\..\\admin", DOUBTED, DOUBTED),
+    ("/x%5c..%5cadmin", DOUBTED, DOUBTED),
+    ("/admin%3fx", "200", "200"),
+    ("/admin%23", "200", "200"),
+    ("/admin%252fx", "200", "200"),
+    ("/admin%2e", "200 as /admin.", "200"),
+    ("/%2e%2e/%2e%2e/admin", DENIED, DOUBTED),
+    ("/admin/%2e%2e/admin", DENIED, DENIED),
+    ("http://b//admin", DOUBTED, DENIED),
+];
+
+/// By a prefix, and by a pattern that holds the same.
+fn guards() -> impl Iterator<Item = (PathForm, PathMatch)> {
+    let pattern = PathMatch::Regex { pattern: "/admin(/.*)?$".into(), ignore_case: false };
+    [PathForm::Normalised, PathForm::Decoded]
+        .into_iter()
+        .flat_map(move |form| [PathMatch::Prefix("/admin".into()), pattern.clone()].map(|matched| (form, matched)))
+}
+
 /// What each form makes of a path, and what the backend sees of it: no path that any reading of slashes, escapes or parameters takes for `/admin`.
 #[tokio::test]
 async fn no_spelling_of_a_path_passes_by_its_guard() {
-    const DENIED: &str = "403; stays";
-    const DOUBTED: &str = "400; stays";
-    let paths: &[(&str, &str, &str)] = &[
-        ("/admin", DENIED, DENIED),
-        ("/admin/", DENIED, DENIED),
-        ("/admin?x", DENIED, DENIED),
-        ("/%61dmin", DENIED, DENIED),
-        ("/%61%64%6D%69%6e/x", DENIED, DENIED),
-        ("/./admin", DENIED, DENIED),
-        ("/%2e/admin", DENIED, DENIED),
-        ("/x/../admin", DENIED, DENIED),
-        ("/x/%2E%2e/admin/y", DENIED, DENIED),
-        ("/x/.%2e/admin", DENIED, DENIED),
-        ("/../admin", DENIED, DOUBTED),
-        ("/admin/x/..", DENIED, DENIED),
-        ("/admin/./", DENIED, DENIED),
-        ("http://b/admin", DENIED, DENIED),
-        ("http://b/x/../admin", DENIED, DENIED),
-        ("/admin%2f..", DOUBTED, DOUBTED),
-        ("/admin%2fx", DOUBTED, DENIED),
-        ("/admin/..%2fx", DENIED, DOUBTED),
-        ("//admin", DOUBTED, DENIED),
-        ("/x//../admin", "200 as /x/admin", DENIED),
-        ("/x/..//admin", DOUBTED, DENIED),
-        ("/x%2f..%2fadmin", DOUBTED, DENIED),
-        ("/%2fadmin", DOUBTED, DENIED),
-        ("/admin;x", DOUBTED, DOUBTED),
-        ("/admin;x/y", DOUBTED, DOUBTED),
-        ("/;x/admin", DOUBTED, DOUBTED),
-        ("/..;/admin", DOUBTED, DOUBTED),
-        ("/ADMIN", "200", "200"),
-        ("/admin%00", DOUBTED, DOUBTED),
-        ("/admin%20", "200", "200"),
-        ("/admin.", "200", "200"),
-        ("/admin\\", DOUBTED, DOUBTED),
-        ("\\admin", REFUSED, REFUSED),
-        ("/%2561dmin", "200", "200"),
-        ("/%c1%a1dmin", "200", "200"),
-        ("/admin/../x", "200 as /x", DOUBTED),
-        ("/x/..%2fadmin", DOUBTED, DENIED),
-        ("/x/%2e%2e%2fadmin", DOUBTED, DENIED),
-        ("/x\\..\\admin", DOUBTED, DOUBTED),
-        ("/x%5c..%5cadmin", DOUBTED, DOUBTED),
-        ("/admin%3fx", "200", "200"),
-        ("/admin%23", "200", "200"),
-        ("/admin%252fx", "200", "200"),
-        ("/admin%2e", "200 as /admin.", "200"),
-        ("/%2e%2e/%2e%2e/admin", DENIED, DOUBTED),
-        ("/admin/%2e%2e/admin", DENIED, DENIED),
-        ("http://b//admin", DOUBTED, DENIED),
-    ];
-    for form in [PathForm::Normalised, PathForm::Decoded] {
-        let stage = stage_of(Limits::default(), |address| guarded(address, form)).await;
+    for (form, matched) in guards() {
+        let stage = stage_of(Limits::default(), |address| guarded(address, form, &matched)).await;
         let mut cases = Vec::new();
-        for (path, normalised, decoded) in paths {
+        for (path, normalised, decoded) in SPELLINGS {
             let gets = if form == PathForm::Normalised { *normalised } else { *decoded };
             let request = format!("GET {path} HTTP/1.1\r\nHost: b\r\n\r\n");
             let (gets, passes) = match gets.strip_prefix("200") {
@@ -221,7 +236,7 @@ async fn no_spelling_of_a_path_passes_by_its_guard() {
                 }
             };
             cases.push(case(
-                format!("{path} as {form:?}"),
+                format!("{path} as {form:?}, {matched:?}"),
                 "RFC 3986 §6.2.2; CVE-2021-29492, CVE-2021-41773",
                 request,
                 gets,
@@ -230,4 +245,79 @@ async fn no_spelling_of_a_path_passes_by_its_guard() {
         }
         run(&stage, cases).await;
     }
+}
+
+/// A stream of its own for each path. h2 refuses by itself what is no path at all.
+async fn over_http2(stage: &Stage, path: &str) -> String {
+    stage.begin(&[], When::Request);
+    let mut connection = Connection::open(stage, &[]).await;
+    let request = |path: &str| block(&[(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "b")]);
+    let word = format!("/word/{}", stage.word());
+    let both = [frame(HEADERS, EH | ES, 1, &request(path)), frame(HEADERS, EH | ES, 3, &request(&word))];
+    connection.stream.write_all(&both.concat()).await.unwrap();
+    connection.outcome(true).await.0
+}
+
+#[tokio::test]
+async fn no_spelling_of_a_path_passes_by_its_guard_over_http2() {
+    for (form, matched) in guards() {
+        let stage = stage_of(Limits::default(), |address| guarded(address, form, &matched)).await;
+        for over in [Over::Tcp, Over::Tls] {
+            stage.over.set(over);
+            for (path, normalised, decoded) in SPELLINGS.iter().filter(|(path, ..)| path.starts_with('/')) {
+                let _alone = ALONE.lock().await;
+                let wanted = if form == PathForm::Normalised { *normalised } else { *decoded };
+                let got = over_http2(&stage, path).await;
+                let told = format!("{path} as {form:?}, {matched:?}, {over:?} (RFC 9113 §8.3.1; CVE-2021-29492)");
+                let seen = match wanted.strip_prefix("200") {
+                    None => {
+                        assert_eq!(got, wanted[..3], "{told}");
+                        String::new()
+                    }
+                    Some(seen) => {
+                        let seen = seen.strip_prefix(" as ").unwrap_or(path);
+                        assert_eq!(got, format!("200 \"{}\"", seen.escape_default()), "{told}");
+                        format!("GET {seen} for b")
+                    }
+                };
+                stage.passed(&seen).await.unwrap_or_else(|why| panic!("{told}: {why}"));
+            }
+        }
+    }
+}
+
+/// A guard of one path alone: no spelling of that path passes by it, and what lies below is not its own.
+#[tokio::test]
+async fn no_spelling_of_a_path_passes_by_a_guard_of_that_path_alone() {
+    const OWN: &[(&str, &str)] = &[
+        ("/admin", DENIED),
+        ("/admin?x", DENIED),
+        ("/%61dmin", DENIED),
+        ("/./admin", DENIED),
+        ("/x/%2E%2e/admin", DENIED),
+        ("/admin/x/..", "200 as /admin/"),
+        ("/admin/x", "200"),
+        ("//admin", DOUBTED),
+        ("/x/..//admin", DOUBTED),
+        ("/%2fadmin", DOUBTED),
+        ("/x%2f..%2fadmin", DOUBTED),
+        ("/admin;x", DOUBTED),
+        ("/..;/admin", DOUBTED),
+        ("/x\\..\\admin", DOUBTED),
+        ("/admin%00", DOUBTED),
+    ];
+    let exact = PathMatch::Exact("/admin".into());
+    let stage = stage_of(Limits::default(), |address| guarded(address, PathForm::Normalised, &exact)).await;
+    let cases = OWN.iter().map(|(path, gets)| {
+        let (gets, passes) = match gets.strip_prefix("200") {
+            None => ((*gets).to_owned(), String::new()),
+            Some(seen) => {
+                let seen = seen.strip_prefix(" as ").unwrap_or(path);
+                (format!("200 length \"{seen}\"; stays"), format!("GET {seen} for b"))
+            }
+        };
+        let request = format!("GET {path} HTTP/1.1\r\nHost: b\r\n\r\n");
+        case(*path, "RFC 3986 §6.2.2; CVE-2021-29492, CVE-2021-41773", request, gets, passes)
+    });
+    run(&stage, cases.collect()).await;
 }
