@@ -255,3 +255,41 @@ async fn what_an_endpoint_does_not_take_on_one_connection_goes_over_another() {
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     }
 }
+
+/// What an endpoint sent before it knew of a reset comes for a stream that is forgotten here, and is answered by a reset (RFC 9113 §5.1). h2 lets 1024
+/// of those happen in the life of a connection.
+#[tokio::test]
+async fn clients_that_leave_cost_the_others_no_connection() {
+    const AT_ONCE: usize = 90;
+    const ROUNDS: usize = 30;
+    let (address, mut connections) = given().await;
+    let proxy = proxy_to(address, unlimited, Limits::default());
+    let mut endpoint = Endpoint::warm(&proxy, &mut connections, &WIDE).await;
+    for _ in 0..ROUNDS {
+        let mut clients = Vec::new();
+        let mut streams = Vec::new();
+        for _ in 0..AT_ONCE {
+            let mut client = TcpStream::connect(proxy.http).await.unwrap();
+            client.write_all(GET.as_bytes()).await.unwrap();
+            let stream = endpoint.next(1).await.0;
+            endpoint.say(1, 4, stream, &OK).await;
+            read_head(&mut client).await;
+            clients.push(client);
+            streams.push(stream);
+        }
+        drop(clients);
+        for _ in 0..AT_ONCE {
+            endpoint.next(3).await;
+        }
+        for stream in streams {
+            endpoint.say(0, 0, stream, b"x").await;
+        }
+    }
+    let answering = async {
+        let stream = endpoint.next(1).await.0;
+        endpoint.answer(stream).await;
+    };
+    let ((head, _), ()) = tokio::join!(get(&proxy, GET), answering);
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert!(connections.try_recv().is_err(), "the shared connection was lost");
+}

@@ -20,6 +20,11 @@ use super::{
 };
 use crate::{io::UpstreamStream, metrics::Metrics, task::Task};
 
+/// Streams that we reset, as clients leave, and what the endpoint sent before it knew may still come for. h2 remembers each for a second.
+const RESETS_REMEMBERED: usize = 1024;
+/// What may come for those that are forgotten, in the life of a connection: at the next all its requests fail. An endpoint that takes none of
+/// the resets which answer it has us keep some 500 bytes for each.
+const MOST_LATE: usize = 1 << 16;
 /// What an endpoint may send on a stream of HTTP/2 before its client took it: keeps a stream of 100 Mbit/s busy over 40 ms.
 const STREAM_WINDOW: u32 = 512 * 1024;
 /// RFC 9113 §6.9.1.
@@ -88,7 +93,9 @@ impl Http2Sender {
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(STREAM_WINDOW.saturating_mul(streams).min(LARGEST_WINDOW))
             .max_header_list_size(LARGEST_HEAD)
-            .max_send_buffer_size(SEND_BUFFER);
+            .max_send_buffer_size(SEND_BUFFER)
+            .max_concurrent_reset_streams(RESETS_REMEMBERED)
+            .max_local_error_reset_streams(Some(MOST_LATE));
         let flooded = Rc::new(Cell::new(None));
         let counted = Counted::new(stream, Peer::Endpoint, control_frames, flooded.clone());
         let (sender, connection) = builder.handshake(counted).await.map_err(BeginError)?;
