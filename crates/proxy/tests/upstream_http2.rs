@@ -293,3 +293,27 @@ async fn clients_that_leave_cost_the_others_no_connection() {
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     assert!(connections.try_recv().is_err(), "the shared connection was lost");
 }
+
+/// Each of the messages is small, and h2 weighs them as if they were not (CVE-2019-9511).
+#[tokio::test]
+async fn nor_do_clients_that_do_not_read_small_messages() {
+    const MESSAGES: usize = 60_000;
+    let (address, mut connections) = given().await;
+    let proxy = proxy_to(address, unlimited, Limits::default());
+    let mut endpoint = Endpoint::warm(&proxy, &mut connections, &WIDE).await;
+    let mut client = TcpStream::connect(proxy.http).await.unwrap();
+    let asks = |stream| frame(1, 5, stream, http2::GET_BLOCK);
+    http2::said(&mut client, &[frame(4, 0, 0, &CLOSED), asks(1), asks(3)]).await;
+    for _ in 0..2 {
+        let stream = endpoint.next(1).await.0;
+        endpoint.say(1, 4, stream, &OK).await;
+        endpoint.stream.write_all(&frame(0, 0, stream, b"small").repeat(MESSAGES)).await.unwrap();
+    }
+    let answering = async {
+        let stream = endpoint.next(1).await.0;
+        endpoint.answer(stream).await;
+    };
+    let ((head, _), ()) = tokio::join!(get(&proxy, GET), answering);
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert!(connections.try_recv().is_err(), "the shared connection was lost");
+}

@@ -27,6 +27,10 @@ const RESETS_REMEMBERED: usize = 1024;
 const MOST_LATE: usize = 1 << 16;
 /// What an endpoint may send on a stream of HTTP/2 before its client took it: keeps a stream of 100 Mbit/s busy over 40 ms.
 const STREAM_WINDOW: u32 = 512 * 1024;
+/// What h2 lets small DATA frames weigh that clients did not take, as a multiple of the connection's window: 256 less their length each. At its
+/// default, a half, two clients that do not read a stream of tiny messages would end the connection for all. So many take some 60 bytes each
+/// besides their own, or as much as the window.
+const SMALL_FRAMES: usize = 4;
 /// RFC 9113 §6.9.1.
 const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 /// Of each stream, what may wait to be sent. What is put fits the endpoint's window, so this bounds what its socket is behind.
@@ -87,11 +91,13 @@ impl Http2Sender {
         metrics: &Arc<Metrics>,
     ) -> Result<Self, BeginError> {
         let heard = stream.carries_http2();
+        let window = STREAM_WINDOW.saturating_mul(streams).min(LARGEST_WINDOW);
         let mut builder = h2::client::Builder::new();
         builder
             .enable_push(false)
             .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(STREAM_WINDOW.saturating_mul(streams).min(LARGEST_WINDOW))
+            .initial_connection_window_size(window)
+            .data_frame_budget(SMALL_FRAMES.saturating_mul(window as usize))
             .max_header_list_size(LARGEST_HEAD)
             .max_send_buffer_size(SEND_BUFFER)
             .max_concurrent_reset_streams(RESETS_REMEMBERED)
