@@ -255,6 +255,7 @@ async fn tick(worker: Rc<Worker>) {
                 }
             });
             worker.pool.sweep(now);
+            engine::trim();
         }
     }
 }

@@ -5,7 +5,7 @@
 //! dropped with all that it held, and never lent again.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     convert::Infallible,
     future::poll_fn,
     pin::Pin,
@@ -17,11 +17,12 @@ use super::{
     arrival::Client,
     exchange::{self, After},
     side::Side,
+    spares::Spares,
     workspace::Workspace,
 };
 use crate::io::ClientStream;
 
-/// Coroutines that a thread keeps, as many as workspaces: an exchange takes one of each.
+/// Coroutines that a thread keeps at most, as many as workspaces: an exchange takes one of each.
 const KEPT: usize = 256;
 
 /// What an exchange is about.
@@ -51,7 +52,7 @@ struct Coroutine {
 }
 
 thread_local! {
-    static FREE: RefCell<Vec<Coroutine>> = const { RefCell::new(Vec::new()) };
+    static FREE: Spares<Coroutine> = const { Spares::new() };
 }
 
 impl Coroutine {
@@ -70,12 +71,16 @@ async fn run(desk: Rc<Desk>) -> Infallible {
     }
 }
 
+pub(super) fn trim() {
+    FREE.with(Spares::trim);
+}
+
 /// An exchange under way.
 pub(super) struct Running(Option<Coroutine>);
 
 /// Serves the request whose head is in the workspace.
 pub(super) fn serve(client: &Rc<Client>, side: Side<ClientStream>, work: Box<Workspace>) -> Running {
-    let coroutine = FREE.with_borrow_mut(Vec::pop).unwrap_or_else(Coroutine::new);
+    let coroutine = FREE.with(Spares::take).unwrap_or_else(Coroutine::new);
     coroutine.desk.begun.set(Some(Begun { client: client.clone(), side, work }));
     Running(Some(coroutine))
 }
@@ -88,11 +93,7 @@ impl Future for Running {
         let Poll::Pending = coroutine.run.as_mut().poll(cx);
         let Some(ended) = coroutine.desk.ended.take() else { return Poll::Pending };
         if let Some(coroutine) = self.0.take() {
-            FREE.with_borrow_mut(|free| {
-                if free.len() < KEPT {
-                    free.push(coroutine);
-                }
-            });
+            FREE.with(|spares| spares.keep(coroutine, KEPT));
         }
         Poll::Ready(ended)
     }

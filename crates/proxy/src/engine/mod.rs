@@ -27,6 +27,7 @@ mod plan;
 mod record;
 mod relay;
 mod side;
+mod spares;
 mod upgrade;
 mod upload;
 mod workspace;
@@ -35,3 +36,11 @@ pub(crate) use arrival::serve;
 pub(crate) use headers::HeaderPlan;
 pub(crate) use outgoing::{BeginError, Http1Upstream, Http2Sender};
 pub(crate) use record::Record;
+
+/// Gives up what this thread keeps for exchanges and did not need lately.
+pub(crate) fn trim() {
+    buffers::trim();
+    coroutine::trim();
+    workspace::trim();
+    patience::trim();
+}

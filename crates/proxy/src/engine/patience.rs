@@ -2,7 +2,6 @@
 //! neither memory nor a place in the runtime's wheel.
 
 use std::{
-    cell::RefCell,
     fmt,
     pin::{Pin, pin},
     task::{Context, Waker},
@@ -13,11 +12,13 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-/// Timers that a thread keeps.
+use super::spares::Spares;
+
+/// Timers that a thread keeps at most.
 const KEPT: usize = 256;
 
 thread_local! {
-    static FREE: RefCell<Vec<Pin<Box<Sleep>>>> = const { RefCell::new(Vec::new()) };
+    static FREE: Spares<Pin<Box<Sleep>>> = const { Spares::new() };
 }
 
 /// Runs while something is waited for.
@@ -34,7 +35,7 @@ impl Patience {
     /// Whether this time has come. If not, the task is woken then.
     pub(super) fn is_over(&mut self, cx: &mut Context<'_>, due: Instant) -> bool {
         let sleep =
-            self.0.get_or_insert_with(|| FREE.with_borrow_mut(Vec::pop).unwrap_or_else(|| Box::pin(tokio::time::sleep_until(due))));
+            self.0.get_or_insert_with(|| FREE.with(Spares::take).unwrap_or_else(|| Box::pin(tokio::time::sleep_until(due))));
         // One that stands in the wheel already is only put off, which takes no lock: most limits are equal, and later than the one before.
         if sleep.deadline() != due {
             sleep.as_mut().reset(due);
@@ -47,13 +48,13 @@ impl Patience {
         if let Some(mut sleep) = self.0.take() {
             // Else it would hold on to the task that waited, until its time comes or another is lent it: that memory is free when the task is over.
             let _ = pin!(unconstrained(sleep.as_mut())).poll(&mut Context::from_waker(Waker::noop()));
-            FREE.with_borrow_mut(|free| {
-                if free.len() < KEPT {
-                    free.push(sleep);
-                }
-            });
+            FREE.with(|spares| spares.keep(sleep, KEPT));
         }
     }
+}
+
+pub(super) fn trim() {
+    FREE.with(Spares::trim);
 }
 
 impl Drop for Patience {
@@ -83,7 +84,7 @@ mod tests {
         drop(waker);
         assert_eq!(Arc::strong_count(&task), 2, "it would not be woken");
         drop(patience);
-        assert_eq!(FREE.with_borrow(Vec::len), 1);
+        assert_eq!(FREE.with(Spares::len), 1);
         assert_eq!(Arc::strong_count(&task), 1);
     }
 }

@@ -1,17 +1,16 @@
 //! What an exchange works with: heads, and the texts that are made of them. A thread lends it from one exchange to the next, so that what it has
 //! grown to is allocated once, and a connection that is idle holds none of it.
 
-use std::cell::RefCell;
-
 use penstock_http1::{RequestHead, ResponseHead};
 
 use super::{
     buffers,
     message::{Connect, Version},
+    spares::Spares,
 };
 use crate::policy::forwarding::Edits;
 
-/// Workspaces that a thread keeps: some 3 KiB each, without their heads' buffers.
+/// Workspaces that a thread keeps at most: some 3 KiB each, without their heads' buffers.
 const KEPT: usize = 256;
 /// The largest text that is kept with a workspace.
 const LARGEST_TEXT: usize = 4 * 1024;
@@ -30,13 +29,12 @@ pub(super) struct Workspace {
 }
 
 thread_local! {
-    #[expect(clippy::vec_box, reason = "they go from hand to hand")]
-    static FREE: RefCell<Vec<Box<Workspace>>> = const { RefCell::new(Vec::new()) };
+    static FREE: Spares<Box<Workspace>> = const { Spares::new() };
 }
 
 /// Takes a workspace. One that is not given back is dropped as any value.
 pub(super) fn take() -> Box<Workspace> {
-    FREE.with_borrow_mut(Vec::pop).unwrap_or_default()
+    FREE.with(Spares::take).unwrap_or_default()
 }
 
 pub(super) fn give_back(mut workspace: Box<Workspace>) {
@@ -44,11 +42,11 @@ pub(super) fn give_back(mut workspace: Box<Workspace>) {
     if workspace.target.capacity().max(workspace.host.capacity()) > LARGEST_TEXT {
         (workspace.target, workspace.host) = (Vec::new(), Vec::new());
     }
-    FREE.with_borrow_mut(|free| {
-        if free.len() < KEPT {
-            free.push(workspace);
-        }
-    });
+    FREE.with(|spares| spares.keep(workspace, KEPT));
+}
+
+pub(super) fn trim() {
+    FREE.with(Spares::trim);
 }
 
 impl Workspace {
