@@ -64,6 +64,9 @@ const VANISHING_PACE: Duration = Duration::from_millis(300);
 /// What the process may hold in the end beyond its start: the allocator's pages are not the same twice, even where no more of them is in use. Eleven
 /// runs of up to two and a half minutes ended with 6 MiB less to 7 MiB more.
 const PAGES: u64 = 12 << 20;
+/// How exact the count of the heap is: each of some sixteen threads tells of 4 KiB at a time. Edits alone, or connections alone, were seen to leave
+/// nothing, within 30 KiB; 2 bytes of each connection are 60 KiB in two minutes.
+const UNTOLD: u64 = 64 << 10;
 /// The counts of what is open, which must be zero when nobody is there.
 const OPEN: [&str; 5] = [
     "penstock_connections_open",
@@ -549,7 +552,7 @@ impl Left {
     /// Whether it is what was there at the start, within a twentieth.
     fn is_as(&self, start: &Self) -> bool {
         self.descriptors <= start.descriptors
-            && self.heap <= start.heap + start.heap / 20
+            && self.heap <= start.heap + start.heap / 20 + UNTOLD
             && self.pages <= start.pages + PAGES.max(start.pages / 20)
     }
 }

@@ -91,22 +91,19 @@ impl Heap {
     }
 }
 
-/// What is no fault of the case is not there each time.
-const MOST_TRIES: usize = 10;
-
-/// Plays it alone, and holds what it took against the bound: again if that is too much, since others may have begun or ended meanwhile.
+/// Plays it alone, and holds what it took against the bound: again if that is too much, since others of the process take
+/// what they take meanwhile.
 pub async fn within_bounds<F: Future<Output = Result<(), String>>>(play: impl Fn() -> F) -> Result<(), String> {
-    let mut tries = MOST_TRIES;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         let _alone = ALONE.lock().await;
         let heap = Heap::measure();
         play().await?;
         let grown = heap.grown();
-        tries -= 1;
         if grown <= MOST_TAKEN {
             return Ok(());
         }
-        if tries == 0 {
+        if tokio::time::Instant::now() > deadline {
             return Err(format!("it took {grown} bytes"));
         }
     }
