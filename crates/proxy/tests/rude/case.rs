@@ -57,7 +57,7 @@ pub struct Case {
     pub passes: String,
     /// Although all went as it should, the connection to the backend is not used on.
     pub in_doubt: bool,
-    /// It would be another case if what the client sends came in pieces.
+    /// It would be another case if what either side sends came in pieces.
     pub in_one: bool,
 }
 

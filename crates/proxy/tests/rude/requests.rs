@@ -390,7 +390,8 @@ async fn pipelines_and_ends() {
         )
         .says(vec![say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n")])
         .when(When::Head)
-        .then(Then::Adds(b"z\r\n")),
+        .then(Then::Adds(b"z\r\n"))
+        .in_one(),
     ];
     run(&stage().await, cases).await;
 }

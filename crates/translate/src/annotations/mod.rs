@@ -1,8 +1,9 @@
 //! Annotations as data: each is one typed item, defined once, known under two spellings.
 //!
 //! `penstock.dev/NAME` and `nginx.ingress.kubernetes.io/NAME` are the same item; if an object bears both, ours counts. What ingress-nginx
-//! has no word for is called like the field of a ProxyRoute, and has our prefix alone. What an item is called, what it takes, what it does and what becomes of a bad value stands at the item; the code that reads objects, the
-//! documentation ([`reference()`]) and the report are made from that. One file per family.
+//! has no word for is called like the field of a ProxyRoute, and has our prefix alone. What an item is called, what it takes, what it does
+//! and what becomes of a bad value stands at the item; the code that reads objects, the documentation ([`reference()`]) and the report are
+//! made from that. One file per family.
 //!
 //! An annotation under either prefix that is none of these is refused by name (`known`): nothing is dropped in silence.
 
