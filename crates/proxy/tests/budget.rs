@@ -64,7 +64,7 @@ fn a_keep_alive_get_allocates_nothing() {
 }
 
 #[test]
-fn nor_does_one_to_a_backend_with_a_name() {
+fn a_keep_alive_get_to_a_backend_with_a_name_allocates_nothing() {
     allocates_nothing(support::route_to("/", "LocalHost", backend().port()));
 }
 

@@ -256,6 +256,17 @@ async fn what_an_endpoint_does_not_take_on_one_connection_goes_over_another() {
     }
 }
 
+/// One more request goes over the same connection.
+async fn serves_on(proxy: &Proxy, endpoint: &mut Endpoint, connections: &mut mpsc::UnboundedReceiver<TcpStream>) {
+    let answering = async {
+        let stream = endpoint.next(1).await.0;
+        endpoint.answer(stream).await;
+    };
+    let ((head, _), ()) = tokio::join!(get(proxy, GET), answering);
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert!(connections.try_recv().is_err(), "the shared connection was lost");
+}
+
 /// What an endpoint sent before it knew of a reset comes for a stream that is forgotten here, and is answered by a reset (RFC 9113 §5.1). h2 lets 1024
 /// of those happen in the life of a connection.
 #[tokio::test]
@@ -285,18 +296,12 @@ async fn clients_that_leave_cost_the_others_no_connection() {
             endpoint.say(0, 0, stream, b"x").await;
         }
     }
-    let answering = async {
-        let stream = endpoint.next(1).await.0;
-        endpoint.answer(stream).await;
-    };
-    let ((head, _), ()) = tokio::join!(get(&proxy, GET), answering);
-    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-    assert!(connections.try_recv().is_err(), "the shared connection was lost");
+    serves_on(&proxy, &mut endpoint, &mut connections).await;
 }
 
 /// Each of the messages is small, and h2 weighs them as if they were not (CVE-2019-9511).
 #[tokio::test]
-async fn nor_do_clients_that_do_not_read_small_messages() {
+async fn clients_that_do_not_read_small_messages_cost_the_others_no_connection() {
     const MESSAGES: usize = 60_000;
     let (address, mut connections) = given().await;
     let proxy = proxy_to(address, unlimited, Limits::default());
@@ -309,11 +314,5 @@ async fn nor_do_clients_that_do_not_read_small_messages() {
         endpoint.say(1, 4, stream, &OK).await;
         endpoint.stream.write_all(&frame(0, 0, stream, b"small").repeat(MESSAGES)).await.unwrap();
     }
-    let answering = async {
-        let stream = endpoint.next(1).await.0;
-        endpoint.answer(stream).await;
-    };
-    let ((head, _), ()) = tokio::join!(get(&proxy, GET), answering);
-    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-    assert!(connections.try_recv().is_err(), "the shared connection was lost");
+    serves_on(&proxy, &mut endpoint, &mut connections).await;
 }

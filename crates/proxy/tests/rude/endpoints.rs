@@ -125,6 +125,7 @@ struct Shared {
     begun: Notify,
     /// How much was taken of a flood, and with what it was ended.
     flooded: Mutex<Option<(usize, Option<String>)>>,
+    flood_over: Notify,
 }
 
 /// An endpoint, and the proxy before it.
@@ -220,6 +221,7 @@ async fn play(stream: &mut TcpStream, steps: &[Step], number: u32, shared: &Shar
                 let reading = async { while matches!(reader.read_buf(&mut came).await, Ok(1..)) {} };
                 tokio::join!(writing, reading);
                 *shared.flooded.lock().unwrap() = Some((taken, farewell(&came)));
+                shared.flood_over.notify_one();
                 return false;
             }
             Step::Close => {
@@ -261,7 +263,7 @@ impl Stage {
                 if let Some(flooded) = self.shared.flooded.lock().unwrap().take() {
                     break flooded;
                 }
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                self.shared.flood_over.notified().await;
             }
         };
         let Ok((taken, farewell)) = tokio::time::timeout(3 * PATIENCE, flooded).await else {
