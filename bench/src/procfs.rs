@@ -6,6 +6,13 @@
 use std::{collections::BTreeMap, fs};
 
 use anyhow::Context;
+use rustix::{
+    process::Pid,
+    thread::{CpuSet, sched_setaffinity},
+};
+
+/// How the threads of the data plane are called (`crates/proxy/src/data_plane.rs`).
+const WORKER: &str = "worker-";
 
 /// A process and all below it.
 pub fn tree(root: u32) -> Vec<u32> {
@@ -58,12 +65,28 @@ pub fn cpu_by_plane(root: u32) -> anyhow::Result<Planes> {
     let threads = threads(&[root]);
     let mut planes = Planes::default();
     for (name, spent) in threads {
-        // As `crates/proxy/src/data_plane.rs` names them.
-        let side = if name.starts_with("worker-") { &mut planes.data } else { &mut planes.control };
+        let side = if name.starts_with(WORKER) { &mut planes.data } else { &mut planes.control };
         *side += spent;
     }
     anyhow::ensure!(planes.data > 0, "process {root} has no thread named worker-N");
     Ok(planes)
+}
+
+/// The threads of Penstock's data plane on one core, all others on another. Else the scheduler puts them where it likes, each time anew, and where a worker
+/// runs decides more of what a request costs than anything else: whom it wakes on another core has to be interrupted there.
+pub fn part_planes(root: u32, workers: usize, others: usize) -> anyhow::Result<()> {
+    for entry in fs::read_dir(format!("/proc/{root}/task")).context("the threads")?.flatten() {
+        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else { continue };
+        let worker = fs::read_to_string(entry.path().join("comm")).is_ok_and(|name| name.starts_with(WORKER));
+        let mut set = CpuSet::new();
+        set.set(if worker { workers } else { others });
+        match sched_setaffinity(Some(id), &set) {
+            // A thread that ended meanwhile.
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => return Err(error).context("the core of a thread"),
+        }
+    }
+    Ok(())
 }
 
 /// Nanoseconds of CPU of Penstock's two sides.

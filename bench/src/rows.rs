@@ -178,11 +178,11 @@ impl Experiment {
         Self { quick: true, ..self }
     }
 
-    /// How often a sample is taken if `runs` are asked for. Memory hardly varies, and takes long for a quick look; the ratio of two tails varies much.
+    /// How often a sample is taken if `runs` are asked for. Memory hardly varies, and takes long for a quick look; tails vary much.
     pub fn runs(&self, runs: u8, quick: bool) -> u8 {
         match self.measure {
             Measure::Held { .. } | Measure::Routes if quick => 1,
-            Measure::Churn { .. } if !quick => runs.max(7),
+            Measure::Churn { .. } | Measure::Latency(_) if !quick => runs.max(7),
             _ => runs,
         }
     }
@@ -328,7 +328,9 @@ pub fn experiments() -> Vec<Experiment> {
         let experiment = Experiment::new(name, Group::Changes, Measure::Change, rows);
         all.push(Experiment { who: Who::Penstock, routes, quick: routes == 5000, ..experiment });
     }
-    for (name, both_cores, title) in [("churn", false, "all on one core"), ("churn-two-cores", true, "on two cores")] {
+    for (name, both_cores, title) in
+        [("churn", false, "all on one core"), ("churn-two-cores", true, "the data plane on a core of its own")]
+    {
         let rows = vec![
             row(format!("5 000 routes, 10 changes a second ({title}): CPU per request, against rest"), Times, CHURN),
             row(format!("… p99, against rest ({title})"), Times, Some(AtMost(1.25))),

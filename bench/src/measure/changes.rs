@@ -33,7 +33,7 @@ const GLANCE: Duration = Duration::from_millis(10);
 const EVERY: Duration = Duration::from_millis(100);
 /// How long the last of them may take; fewer publications than edits are no error, but told.
 const LAST: Duration = Duration::from_secs(1);
-const TIME: Duration = Duration::from_secs(3);
+const SLICE: Duration = Duration::from_secs(1);
 
 /// The lines of the pipeline about one change, as the log has them.
 #[derive(Debug, Default)]
@@ -133,52 +133,83 @@ pub fn one_by_one(running: &mut Running, scene: &Scene, run: u8) -> anyhow::Resu
     Ok(Sample { values, operations: CHANGES.into(), ..Sample::default() })
 }
 
-/// A pair: at rest, and while ten routes are changed a second. Which comes first alternates. Without a rate, in a closed loop, CPU alone is told: times
-/// there are those of a queue.
+/// A pair: at rest, and while ten routes are changed a second, a slice of each in turn; which comes first alternates. A stall of the machine hits one slice
+/// then, of which the median knows nothing. Without a rate, in a closed loop, CPU alone is told: times there are those of a queue.
 pub fn churn(bench: &Bench, running: &Running, scene: &Scene, rate: Option<f64>, run: u8) -> anyhow::Result<Sample> {
-    let (rest, changing) = if run.is_multiple_of(2) {
-        let rest = loaded(bench, running, scene, rate)?;
-        (rest, while_changing(bench, running, scene, rate, run)?)
-    } else {
-        let changing = while_changing(bench, running, scene, rate, run)?;
-        (loaded(bench, running, scene, rate)?, changing)
-    };
-    let (cpu, tail) = (changing.cpu_us / rest.cpu_us, changing.outcome.p99_us / rest.outcome.p99_us);
+    if let [workers, others] = scene.cores[..] {
+        procfs::part_planes(running.child.id(), workers, others)?;
+    }
+    let (mut rest, mut changing) = (Vec::new(), Vec::new());
+    for slice in 0..bench.slices {
+        let number = u32::from(run) * u32::from(bench.slices) + u32::from(slice);
+        if number.is_multiple_of(2) {
+            rest.push(loaded(bench, running, scene, rate)?);
+            changing.push(while_changing(bench, running, scene, rate, number)?);
+        } else {
+            changing.push(while_changing(bench, running, scene, rate, number)?);
+            rest.push(loaded(bench, running, scene, rate)?);
+        }
+    }
+    let (rest, changing) = (Slices(rest), Slices(changing));
+    let cpu = changing.cpu_us() / rest.cpu_us();
     let values = match rate {
-        Some(_) => vec![cpu, tail, rest.cpu_us, changing.cpu_us, rest.outcome.p99_us, changing.outcome.p99_us],
-        None => vec![cpu, rest.cpu_us, changing.cpu_us],
+        Some(_) => {
+            let tail = changing.p99_us()? / rest.p99_us()?;
+            vec![cpu, tail, rest.cpu_us(), changing.cpu_us(), rest.p99_us()?, changing.p99_us()?]
+        }
+        None => vec![cpu, rest.cpu_us(), changing.cpu_us()],
     };
+    let all = || rest.0.iter().chain(&changing.0);
+    let (edits, published) =
+        changing.0.iter().fold((0, 0), |(edits, published), slice| (edits + slice.edits, published + slice.published));
     Ok(Sample {
         values,
-        operations: rest.outcome.operations + changing.outcome.operations,
-        warm_up: rest.outcome.warm_up + changing.outcome.warm_up,
-        errors: rest.outcome.errors + changing.outcome.errors,
-        example: rest.outcome.example.or(changing.outcome.example),
-        note: Some(changing.note),
+        operations: all().map(|slice| slice.outcome.operations).sum(),
+        warm_up: all().map(|slice| slice.outcome.warm_up).sum(),
+        errors: all().map(|slice| slice.outcome.errors).sum(),
+        example: all().find_map(|slice| slice.outcome.example.clone()),
+        note: Some(format!("{edits} edits gave {published} publications")),
     })
 }
 
 struct Loaded {
     outcome: Outcome,
-    /// Of the data plane's threads, per request.
-    cpu_us: f64,
-    note: String,
+    /// Of the data plane's threads, in nanoseconds.
+    cpu: u64,
+    edits: u32,
+    published: usize,
+}
+
+struct Slices(Vec<Loaded>);
+
+impl Slices {
+    /// Per request.
+    fn cpu_us(&self) -> f64 {
+        let (cpu, operations): (u64, u64) =
+            self.0.iter().fold((0, 0), |(cpu, operations), slice| (cpu + slice.cpu, operations + slice.outcome.operations));
+        cpu as f64 / 1e3 / operations as f64
+    }
+
+    /// The median of the slices.
+    fn p99_us(&self) -> anyhow::Result<f64> {
+        let all: Vec<f64> = self.0.iter().map(|slice| slice.outcome.p99_us).collect();
+        Ok(summary(&all).context("no slice")?.median)
+    }
 }
 
 fn loaded(bench: &Bench, running: &Running, scene: &Scene, rate: Option<f64>) -> anyhow::Result<Loaded> {
     let kind = Kind::Get { hosts: Some(scene.routes) };
-    let load = Load { tls: false, kind, connections: 50, rate, time: TIME };
+    let load = Load { tls: false, kind, connections: 50, rate, time: SLICE };
     let task = traffic::task(running, &load);
     let mut generator = bench.load(&task)?;
     let before = procfs::cpu_by_plane(running.child.id())?;
     let outcome = Bench::go(&mut generator, &task)?;
     let Planes { data, .. } = procfs::cpu_by_plane(running.child.id())?;
     anyhow::ensure!(outcome.operations > 0, "nothing was done: {}", outcome.example.as_deref().unwrap_or("no error"));
-    let cpu_us = data.saturating_sub(before.data) as f64 / 1e3 / outcome.operations as f64;
-    Ok(Loaded { outcome, cpu_us, note: String::new() })
+    Ok(Loaded { outcome, cpu: data.saturating_sub(before.data), edits: 0, published: 0 })
 }
 
-fn while_changing(bench: &Bench, running: &Running, scene: &Scene, rate: Option<f64>, run: u8) -> anyhow::Result<Loaded> {
+fn while_changing(bench: &Bench, running: &Running, scene: &Scene, rate: Option<f64>, number: u32) -> anyhow::Result<Loaded> {
     let folder = RouteFolder::of(running.folder.path(), scene.backend.http);
     let mut log = Log::of(running)?;
     let (stop, routes) = (Arc::new(AtomicBool::new(false)), scene.routes);
@@ -187,7 +218,7 @@ fn while_changing(bench: &Bench, running: &Running, scene: &Scene, rate: Option<
         let mut edits = 0_u32;
         let mut next = Instant::now();
         while !stopped.load(Ordering::Relaxed) {
-            folder.edit((u32::from(run) * 1000 + edits).wrapping_mul(7919) % routes, u32::from(run) * 1000 + edits + 1)?;
+            folder.edit((number * 1000 + edits).wrapping_mul(7919) % routes, number * 1000 + edits + 1)?;
             edits += 1;
             next += EVERY;
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
@@ -200,7 +231,7 @@ fn while_changing(bench: &Bench, running: &Running, scene: &Scene, rate: Option<
     // The last one may be under way still.
     log.published(edits as usize, LAST)?;
     let published = log.told.published.len();
-    Ok(Loaded { note: format!("{edits} edits gave {published} publications"), ..loaded? })
+    Ok(Loaded { edits, published, ..loaded? })
 }
 
 #[cfg(test)]

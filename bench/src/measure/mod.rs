@@ -51,6 +51,8 @@ impl Sample {
 #[derive(Debug)]
 pub struct Bench {
     pub load_core: usize,
+    /// Into how many a sample is cut that compares two states of one proxy.
+    pub slices: u8,
 }
 
 impl Bench {

@@ -37,15 +37,20 @@ pub(crate) fn is_token_byte(byte: u8) -> bool {
 
 /// Whether this can stand in a field's value (RFC 9110 §5.5): no control character but the tab.
 pub fn is_field_value(bytes: &[u8]) -> bool {
-    match bytes.last_chunk::<16>() {
-        // The last piece overlaps the one before it.
-        Some(last) => !has_control(last) && !bytes.as_chunks().0.iter().any(has_control),
-        None => !bytes.iter().any(|byte| is_control(*byte)),
-    }
+    in_pieces::<16>(bytes)
+        .or_else(|| in_pieces::<8>(bytes))
+        .or_else(|| in_pieces::<4>(bytes))
+        .unwrap_or_else(|| !bytes.iter().any(|byte| is_control(*byte)))
+}
+
+/// The same, piece by piece; the last one overlaps the one before it. None: there is not one whole piece.
+fn in_pieces<const SIZE: usize>(bytes: &[u8]) -> Option<bool> {
+    let last = bytes.last_chunk::<SIZE>()?;
+    Some(!has_control(last) && !bytes.as_chunks::<SIZE>().0.iter().any(has_control))
 }
 
 /// Of a fixed size and without an early exit, so that it compiles to a few vector instructions.
-fn has_control(piece: &[u8; 16]) -> bool {
+fn has_control<const SIZE: usize>(piece: &[u8; SIZE]) -> bool {
     piece.iter().fold(false, |found, byte| found | is_control(*byte))
 }
 

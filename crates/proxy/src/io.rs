@@ -95,7 +95,8 @@ impl AsyncWrite for Transport {
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Tcp(stream) => stream.is_write_vectored(),
-            Self::ToClient(_) | Self::ToUpstream(_) => false,
+            Self::ToClient(stream) => stream.is_write_vectored(),
+            Self::ToUpstream(stream) => stream.is_write_vectored(),
         }
     }
 

@@ -25,6 +25,7 @@ use crate::{
     engine::Record,
     io::{ClientStream, Duplex, UpstreamStream},
     metrics::TunnelEnd,
+    skew::SKEW,
     task::Task,
     websocket::{self, FrameTracker, SERVICE_RESTART},
     worker::Worker,
@@ -277,7 +278,7 @@ struct Tunnel {
 const _: () = assert!(size_of::<Tunnel>() <= 768);
 
 thread_local! {
-    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SKEW + SCRATCH].into_boxed_slice());
 }
 
 /// Joins the two until one of them, the idle limit or the drain ends it.
@@ -437,7 +438,7 @@ impl Direction {
             }
             let before = *moved;
             let read = BUFFER.with_borrow_mut(|buffer| {
-                let mut buf = ReadBuf::new(buffer.get_mut(..self.reach).unwrap_or_default());
+                let mut buf = ReadBuf::new(buffer.get_mut(SKEW..SKEW + self.reach).unwrap_or_default());
                 let read = self.poll_fill(cx, reader, &mut buf, websocket);
                 let data = buf.filled();
                 *moved += data.len();

@@ -37,6 +37,7 @@ use crate::{
     task::{self, Task},
     tls::ServerTls,
     tunnel::Tunnels,
+    turns,
     upstream::{Connector, Pool},
 };
 
@@ -180,6 +181,9 @@ pub(crate) fn run(
     handed: Incoming,
     mut orders: mpsc::UnboundedReceiver<Order>,
 ) -> io::Result<usize> {
+    if let Err(error) = turns::shorten() {
+        tracing::debug!(%error, "the system gives no short turns");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = LocalSet::new();
     clock::tick();

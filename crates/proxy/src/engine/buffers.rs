@@ -2,7 +2,10 @@
 //!
 //! Left to others: how much is read at a time, and for whom.
 
+use bytes::{Buf, Bytes};
+
 use super::spares::Spares;
+use crate::skew::SKEW;
 
 /// What is read at once of a body. Larger ones gained nothing measurable on loopback, and this stays within the second cache.
 pub(super) const LARGE: usize = 32 * 1024;
@@ -38,6 +41,19 @@ pub(super) fn give_back(buffer: &mut Vec<u8>) {
     } else if (LARGE..=2 * LARGE).contains(&capacity) {
         LARGE_ONES.with(keep);
     }
+}
+
+/// A copy that may go into TLS as it is ([`SKEW`]).
+pub(super) fn copy(data: &[u8]) -> Bytes {
+    if data.len() < SMALL {
+        return Bytes::copy_from_slice(data);
+    }
+    let mut bytes = Vec::with_capacity(SKEW + data.len());
+    bytes.resize(SKEW, 0);
+    bytes.extend_from_slice(data);
+    let mut bytes = Bytes::from(bytes);
+    bytes.advance(SKEW);
+    bytes
 }
 
 pub(super) fn trim() {

@@ -22,6 +22,7 @@ use super::{
     buffers,
     fault::{BodyError, WriteError},
 };
+use crate::skew::SKEW;
 
 /// Data up to this size is copied behind what waits to be written: cheaper than a second slice of the write, and small pieces that come one
 /// after another go as one.
@@ -254,6 +255,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
         if self.input.capacity() == 0 {
             // Requests are mostly small; with a response's head most of its body comes.
             self.input = if self.serves && self.decoder.is_none() { buffers::small() } else { buffers::large() };
+            if self.decoder.is_some() {
+                self.input.resize(SKEW, 0);
+                self.at = SKEW;
+            }
         } else if self.input.len() == self.input.capacity() {
             self.whole_input();
         }

@@ -22,6 +22,7 @@ use tokio::{
 };
 
 use super::{
+    buffers,
     fault::{BodyError, HeadError, WriteError},
     forward::RESPONSE_LIMITS,
     http2_heads as heads,
@@ -364,7 +365,7 @@ impl AsyncWrite for Duplex {
         loop {
             let room = this.send.capacity().min(buf.len());
             if room > 0 {
-                let data = Bytes::copy_from_slice(buf.get(..room).unwrap_or_default());
+                let data = buffers::copy(buf.get(..room).unwrap_or_default());
                 this.send.send_data(data, false).map_err(io_error)?;
                 return Poll::Ready(Ok(room));
             }

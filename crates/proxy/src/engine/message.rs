@@ -49,6 +49,19 @@ pub(super) enum Connect {
     Unknown,
 }
 
+/// The digits of each byte.
+#[allow(clippy::indexing_slicing)] // While compiling.
+const HEXADECIMAL: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut table = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    table
+};
+
 /// What a request is called in logs and by backends.
 pub(super) enum RequestId {
     /// Made here: 32 hexadecimal digits.
@@ -76,12 +89,10 @@ impl RequestId {
         }
         let (high, low) = NEXT.get();
         NEXT.set((high, low.wrapping_add(0x9E37_79B9_7F4A_7C15)));
-        let mut number = u128::from(high) << 64 | u128::from(low);
+        let number = u128::from(high) << 64 | u128::from(low);
         let mut digits = [b'0'; 32];
-        for digit in digits.iter_mut().rev() {
-            let value = (number & 15) as u8;
-            *digit = if value < 10 { b'0' + value } else { b'a' + value - 10 };
-            number >>= 4;
+        for (pair, byte) in digits.as_chunks_mut().0.iter_mut().zip(number.to_be_bytes()) {
+            *pair = HEXADECIMAL.get(usize::from(byte)).copied().unwrap_or(*pair);
         }
         Self::Own(digits)
     }

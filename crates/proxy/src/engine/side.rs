@@ -9,6 +9,7 @@ use penstock_http1::Fields;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
+    buffers,
     fault::{BodyError, WriteError},
     http1::Http1,
     http2::Http2,
@@ -91,7 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Side<S> {
     fn take(&mut self, length: usize) -> Bytes {
         match self {
             Self::Http1(side) => {
-                let bytes = Bytes::copy_from_slice(side.data().get(..length).unwrap_or_default());
+                let bytes = buffers::copy(side.data().get(..length).unwrap_or_default());
                 side.consume(length);
                 bytes
             }
@@ -118,7 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Side<S> {
     pub(super) fn put(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Result<(), WriteError> {
         match self {
             Self::Http1(side) => side.put(cx, data),
-            Self::Http2(side) => side.put(Bytes::copy_from_slice(data), false),
+            Self::Http2(side) => side.put(buffers::copy(data), false),
         }
     }
 

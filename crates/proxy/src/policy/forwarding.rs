@@ -92,12 +92,20 @@ impl Text {
         }
     }
 
-    fn push_number(&mut self, number: u16) {
-        let above = number / 10;
-        if above > 0 {
-            self.push_number(above);
+    fn push_number(&mut self, mut number: u16) {
+        let mut digits = [b'0'; 5];
+        let mut first = digits.len();
+        for (place, digit) in digits.iter_mut().enumerate().rev() {
+            *digit = b'0' + (number % 10) as u8;
+            first = place;
+            number /= 10;
+            if number == 0 {
+                break;
+            }
         }
-        self.push(b'0' + (number % 10) as u8);
+        for digit in digits.into_iter().skip(first) {
+            self.push(digit);
+        }
     }
 
     fn as_bytes(&self) -> &[u8] {

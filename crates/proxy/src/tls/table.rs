@@ -70,12 +70,16 @@ pub(super) struct Entry {
     pub(super) policy: PolicyId,
 }
 
+/// Every request over HTTP asks whether its host has a certificate. The names in here are those of hosts that somebody was let set up, not whatever a
+/// client asks for: chance is enough against collisions.
+type Names = HashMap<Box<str>, Entry, foldhash::fast::RandomState>;
+
 /// All names.
 #[derive(Debug)]
 pub struct CertificateTable {
-    exact: HashMap<Box<str>, Entry>,
-    one_label: HashMap<Box<str>, Entry>,
-    many_labels: HashMap<Box<str>, Entry>,
+    exact: Names,
+    one_label: Names,
+    many_labels: Names,
     any: Option<Entry>,
     default: Entry,
     parsed: HashMap<Fingerprint, Arc<CertifiedKey>>,
@@ -108,9 +112,9 @@ impl Default for CertificateTable {
     /// The table before there is a model: refuses every handshake.
     fn default() -> Self {
         Self {
-            exact: HashMap::new(),
-            one_label: HashMap::new(),
-            many_labels: HashMap::new(),
+            exact: Names::default(),
+            one_label: Names::default(),
+            many_labels: Names::default(),
             any: None,
             default: entry(Vec::new(), TlsVersion::default()),
             parsed: HashMap::new(),
