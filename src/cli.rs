@@ -47,7 +47,7 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct LogOptions {
-    /// How much to log: error, warn, info, debug, trace, or a filter such as `info,penstock_proxy=debug`
+    /// How much to log: error, warn, info, debug, or a filter such as `info,penstock_proxy=debug` (trace: as debug, but in debug builds)
     #[arg(long, global = true, default_value = "info", value_name = "LEVEL")]
     pub log_level: String,
     /// The form of log lines, on standard error
