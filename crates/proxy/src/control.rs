@@ -42,6 +42,8 @@ pub(crate) struct Control {
     http2: Cell<bool>,
     /// Since when it is without a request, or waits for the rest of a head.
     since: Cell<u64>,
+    /// Over HTTP/2: since when the rest of a head is awaited that came in part.
+    in_head: Cell<Option<u64>>,
     command: Cell<Command>,
     /// When it was told to end.
     told: Cell<u64>,
@@ -59,6 +61,7 @@ impl Control {
             head: Cell::new(true),
             http2: Cell::new(false),
             since: Cell::new(clock::now()),
+            in_head: Cell::new(None),
             command: Cell::new(Command::None),
             told: Cell::new(0),
             taken: Cell::new(clock::now()),
@@ -73,6 +76,18 @@ impl Control {
             self.head.set(true);
             self.since.set(now);
         }
+    }
+
+    /// Over HTTP/2 a head has come in part. Nothing else can come before the rest of it (RFC 9113 §6.10), whatever is under way.
+    pub(crate) fn head_comes(&self, now: u64) {
+        if self.in_head.get().is_none() {
+            self.in_head.set(Some(now));
+        }
+    }
+
+    /// Over HTTP/2 no head is awaited, or a whole one came.
+    pub(crate) fn head_came(&self) {
+        self.in_head.set(None);
     }
 
     /// Bytes went to the client.
@@ -107,11 +122,16 @@ impl Control {
 
     /// Tells the connection to end if it exceeds its limits, and cuts it if it was told and does not.
     pub(crate) fn sweep(&self, now: u64, limits: SweepLimits) -> Option<Command> {
+        let told = self.command.get();
+        // What is under way is finished all the same: its answers wait for no head.
+        if told < Command::HeadTimedOut && self.in_head.get().is_some_and(|since| now.saturating_sub(since) > limits.head) {
+            self.tell(Command::HeadTimedOut);
+            return Some(Command::HeadTimedOut);
+        }
         if self.is_busy() {
             return None;
         }
         let since = self.since.get();
-        let told = self.command.get();
         let late = self.head.get();
         if told == Command::Cut {
             return None;
@@ -200,6 +220,24 @@ mod tests {
         assert_eq!(control.sweep(4999, limits), None, "it is told once");
         control.bytes_came(6000);
         assert_eq!(control.sweep(7001, limits), Some(Command::HeadTimedOut), "a head began and did not end");
+    }
+
+    #[test]
+    fn a_head_over_http2_has_its_time_whatever_is_under_way() {
+        let limits = SweepLimits { head: 1000, idle: 5000, write: 20_000 };
+        let control = Control::new();
+        control.http2_begins();
+        let busy = control.begin();
+        control.head_comes(500);
+        control.head_comes(1500);
+        assert_eq!(control.sweep(1500, limits), None);
+        control.head_came();
+        assert_eq!(control.sweep(1501, limits), None, "it came");
+        control.head_comes(2000);
+        assert_eq!(control.sweep(3001, limits), Some(Command::HeadTimedOut));
+        assert_eq!(control.sweep(u64::MAX, limits), None, "what is under way is not cut");
+        drop(busy);
+        assert_eq!(control.sweep(5001, limits), Some(Command::Cut));
     }
 
     #[test]

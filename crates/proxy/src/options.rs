@@ -45,7 +45,7 @@ pub struct Limits {
     /// Fields of a request's head, whichever version it comes by. Browsers send some 20.
     pub header_count: usize,
     /// From the connection's begin, or the first byte of a next request, until the request's head is complete. PROXY header and TLS
-    /// handshake have the same time of their own.
+    /// handshake have the same time of their own. Over HTTP/2 what is under way beside a late head is finished before the connection ends.
     pub head_time: Duration,
     /// How long a connection without a request is kept. Longer than the 60 s after which most balancers drop their side, so that it
     /// is they who close and no request crosses a close of ours.

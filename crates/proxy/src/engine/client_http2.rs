@@ -54,7 +54,7 @@ pub(super) async fn serve(client: Rc<Client>, stream: ClientStream, _held: impl 
         .initial_connection_window_size(STREAM_WINDOW.saturating_mul(limits.streams.max(1)).min(LARGEST_WINDOW))
         .max_send_buffer_size(SEND_BUFFER);
     let over = Rc::new(Cell::new(None));
-    let counted = Counted::new(stream, Peer::Client, limits.control_frames, over.clone());
+    let counted = Counted::new(stream, Peer::Client, limits.control_frames, over.clone()).telling(control.clone());
     let mut handshake = std::pin::pin!(builder.handshake::<_, Bytes>(counted));
     let shaken = poll_fn(|cx| match control.listen(cx.waker()) {
         Command::HeadTimedOut => {

@@ -26,7 +26,7 @@ use super::{
     http2_budget::{Budget, CONTINUATION, Frame, HEADERS, Peer, RST_STREAM},
     patience::Patience,
 };
-use crate::{clock, metrics::LimitHit};
+use crate::{clock, control::Control, metrics::LimitHit};
 
 /// `PRI * HTTP/2.0` and so on (RFC 9113 §3.4).
 const PREFACE: u32 = 24;
@@ -86,8 +86,13 @@ impl Follower {
 
     fn begin(&mut self, frame: Frame) -> Frame {
         let in_head = matches!(frame.kind, HEADERS | CONTINUATION) && frame.flags & END_HEADERS == 0;
-        *self = Self { left: frame.length, in_head, ..Self::default() };
+        *self = Self { left: frame.length, kind: frame.kind, in_head, ..Self::default() };
         frame
+    }
+
+    /// The rest of a head is to come.
+    fn awaits_head(&self) -> bool {
+        self.in_head || (self.left > 0 && matches!(self.kind, HEADERS | CONTINUATION))
     }
 
     fn is_between_frames(&self) -> bool {
@@ -113,6 +118,8 @@ pub(super) struct Counted<S> {
     ours: Follower,
     budget: Budget,
     over: Rc<Cell<Option<LimitHit>>>,
+    /// Of a client's connection: is told of heads that come in part.
+    control: Option<Rc<Control>>,
     end: End,
 }
 
@@ -141,12 +148,18 @@ impl<S> Counted<S> {
             Peer::Client => (begun, bare),
             Peer::Endpoint => (bare, begun),
         };
-        Self { stream, peer, theirs, ours, budget, over, end: End::default() }
+        Self { stream, peer, theirs, ours, budget, over, control: None, end: End::default() }
+    }
+
+    /// Tells this of each head that comes in part: h2 says nothing before it is whole, and has no limit of its time.
+    pub(super) fn telling(self, control: Rc<Control>) -> Self {
+        Self { control: Some(control), ..self }
     }
 
     /// Gives how many bytes are left without those of empty DATA.
     fn came(&mut self, bytes: &mut [u8]) -> usize {
-        self.budget.fill(clock::now());
+        let now = clock::now();
+        self.budget.fill(now);
         let (mut at, mut kept) = (0, 0);
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
             let in_head = self.theirs.in_head;
@@ -164,6 +177,9 @@ impl<S> Counted<S> {
                 kept += length;
             }
             at += length;
+            if let Some(control) = &self.control {
+                if self.theirs.awaits_head() { control.head_comes(now) } else { control.head_came() }
+            }
         }
         kept
     }

@@ -10,8 +10,9 @@ use tokio::{
 
 use crate::{
     case::{Step, When, say},
+    frames::{CONTINUATION, Connection, DATA, EH, ES, GOAWAY, HEADERS, block},
     stage::{ALONE, Heap, Over, Stage, stage_of, told},
-    support::{PATIENCE, met, route, until},
+    support::{PATIENCE, backend, http2::frame, met, read_head, route, until},
     wire::{Kind, Reader, Seen},
 };
 
@@ -81,11 +82,20 @@ async fn heads_and_bodies_that_drip_are_answered_408() {
             }
             let _alone = ALONE.lock().await;
             stage.begin(&[], When::Request);
+            let before = met(&stage.proxy, "head_time");
             let began = Instant::now();
             let got = tokio::time::timeout(PATIENCE, drip(&stage, first, byte)).await.expect(name);
             assert_eq!(got, expected, "{name}, {over:?}, after {:?}", began.elapsed());
             stage.others_are_served().await.unwrap();
             stage.upstream_is_kept(got.starts_with("200")).await.unwrap();
+            // Of the head that did not end nothing went on.
+            let (passes, heads) = match first {
+                _ if first.starts_with("POST") => ("POST /x for a chunked * cut", 0),
+                _ if got.starts_with("200") => ("GET /x for a", 1),
+                _ => ("", 1),
+            };
+            stage.passed(passes).await.unwrap_or_else(|why| panic!("{name}, {over:?}: {why}"));
+            assert_eq!(met(&stage.proxy, "head_time"), before + heads, "{name}, {over:?}");
         }
     }
 }
@@ -180,4 +190,103 @@ async fn a_client_that_leaves_within_a_response_leaves_nothing_behind() {
         until("the request stays", || stage.proxy.plane.metrics().requests_in_flight.get() == 0).await;
         stage.others_are_served().await.unwrap();
     }
+}
+
+/// What comes of a head over HTTP/2 that drips.
+#[derive(Debug, Default)]
+struct Dripped {
+    sibling: Vec<u8>,
+    sibling_is_whole: bool,
+    farewell: bool,
+}
+
+/// Asks for this, and once an answer has begun lets the head of the next stream drip until the connection is closed: these bytes, and then those again
+/// and again.
+async fn drip_a_head(stage: &Stage, path: &str, begins: &[u8], goes_on: &[u8]) -> Dripped {
+    let mut connection = Connection::open(stage, &[]).await;
+    let asked = block(&[(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "a")]);
+    connection.stream.write_all(&frame(HEADERS, EH | ES, 1, &asked)).await.unwrap();
+    connection.stream.flush().await.unwrap();
+    let mut got = Dripped::default();
+    let mut pieces = begins.chunks(DRIPPED).chain(goes_on.chunks(DRIPPED).cycle());
+    loop {
+        // What comes before the answer is waited for, and after that no longer than for the next bytes.
+        let wait = if got.sibling.is_empty() { PATIENCE } else { DRIP };
+        match tokio::time::timeout(wait, connection.frame()).await {
+            Ok(None) => return got,
+            Ok(Some((DATA, flags, 1, data))) => {
+                got.sibling.extend_from_slice(&data);
+                got.sibling_is_whole |= flags & ES != 0;
+            }
+            // NO_ERROR.
+            Ok(Some((GOAWAY, _, 0, payload))) => got.farewell |= payload[4..8] == [0; 4],
+            Ok(Some(_)) => {}
+            Err(_) => {
+                let _ = connection.stream.write_all(pieces.next().unwrap()).await;
+                let _ = connection.stream.flush().await;
+            }
+        }
+    }
+}
+
+/// At a time. It takes a minute until there are more CONTINUATION frames than a head may have.
+const DRIPPED: usize = 3;
+
+/// CVE-2024-27316, one frame after another instead of a flood: nothing else can come before the head is over (RFC 9113 §6.10), so that it has its
+/// time whatever else is under way. What is goes on to its end.
+#[tokio::test]
+async fn a_head_over_http2_that_drips_has_its_time_and_cuts_no_sibling_off() {
+    // So long that a full machine has shaken hands, and shorter than anything else that ends a connection here.
+    let limits = Limits { head_time: Duration::from_secs(1), ..Limits::default() };
+    let (go, may_go) = tokio::sync::watch::channel(false);
+    let (tell, mut asked) = tokio::sync::mpsc::unbounded_channel();
+    let late = backend(move |mut stream| {
+        let (mut may_go, tell) = (may_go.clone(), tell.clone());
+        async move {
+            let (head, _) = read_head(&mut stream).await;
+            let _ = tell.send(head);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello").await;
+            let _ = may_go.wait_for(|may| *may).await;
+            let _ = stream.write_all(b"world").await;
+            let (next, _) = read_head(&mut stream).await;
+            let _ = tell.send(next);
+        }
+    })
+    .await;
+    let stage = stage_of(limits, |address| vec![route("/late", late), route("/", address)]).await;
+    let _alone = ALONE.lock().await;
+    stage.begin(&[], When::Request);
+    let head = block(&[(":method", "POST"), (":scheme", "http"), (":path", "/x"), (":authority", "a")]);
+    let field = block(&[("x-a", &*"x".repeat(990))]);
+    let begun = frame(HEADERS, ES, 3, &head);
+    let piece = frame(CONTINUATION, 0, 3, &field);
+    // Within its first frame.
+    let large = frame(HEADERS, EH | ES, 3, &[&head[..], &field.repeat(15)].concat());
+    let heap = Heap::measure();
+    let word = format!("/word/{}", stage.word());
+    let dripping = async {
+        let (pieces, frame) = (drip_a_head(&stage, "/late", &begun, &piece), drip_a_head(&stage, "/late", &large, b"x"));
+        tokio::join!(pieces, frame, drip_a_head(&stage, &word, &begun, &piece))
+    };
+    let going = async {
+        // Its time is over while its siblings' answers are under way, or were.
+        until("the limit is not met", || met(&stage.proxy, "head_time") == 3).await;
+        go.send_replace(true);
+    };
+    let (all, ()) = tokio::join!(tokio::time::timeout(2 * PATIENCE, dripping), going);
+    let (pieces, frame, behind) = all.expect("it is never closed");
+    for (name, got, sibling) in
+        [("pieces", pieces, "helloworld"), ("one frame", frame, "helloworld"), ("behind an answer", behind, &word[6..])]
+    {
+        assert_eq!(String::from_utf8_lossy(&got.sibling), sibling, "{name}");
+        assert!(got.sibling_is_whole && got.farewell, "{name}: {got:?}");
+    }
+    assert!(heap.grown() < 1 << 20, "it took {} bytes", heap.grown());
+    assert_eq!(met(&stage.proxy, "head_time"), 3);
+    until("requests stay", || stage.proxy.plane.metrics().requests_in_flight.get() == 0).await;
+    // Nothing of the heads went on.
+    stage.passed("").await.unwrap();
+    stage.others_are_served().await.unwrap();
+    let heads: Vec<String> = std::iter::from_fn(|| asked.try_recv().ok()).collect();
+    assert!(heads.len() == 2 && heads.iter().all(|head| head.starts_with("GET /late HTTP/1.1\r\n")), "{heads:?}");
 }
