@@ -13,6 +13,8 @@ pub enum Step {
     /// Ends its side.
     Close,
     Reset,
+    /// Switches to WebSocket, with the Accept that the last key asks for (RFC 6455 §4.2.2).
+    Switch,
     /// Gives back what comes, until it ends.
     Echo,
 }

@@ -62,7 +62,7 @@ impl Got {
 }
 
 /// The first field of a head that h2 wrote, which is its status.
-fn status(block: &[u8]) -> String {
+pub fn status(block: &[u8]) -> String {
     const STATIC: [&str; 7] = ["200", "204", "206", "304", "400", "404", "500"];
     match block {
         [index @ 0x88..=0x8e, ..] => STATIC[usize::from(index - 0x88)].to_owned(),

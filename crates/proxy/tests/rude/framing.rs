@@ -1,7 +1,7 @@
 //! How long a request is, in every form that two could read differently.
 
 use crate::{
-    case::{Case, case},
+    case::{Case, Then, case},
     stage::{run, stage},
 };
 
@@ -154,6 +154,13 @@ fn chunks(name: &'static str, source: &'static str, body: &str) -> Case {
     case(name, source, bytes, REFUSED, "POST /x for a chunked * cut")
 }
 
+impl Case {
+    /// Begins a body in chunks with these, and nothing behind it.
+    fn begins(self, body: &str) -> Self {
+        Self { sends: format!("POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}").into_bytes(), ..self }
+    }
+}
+
 fn read_chunks(name: &'static str, source: &'static str, body: &str, passes: &'static str) -> Case {
     let gets = "200 length \"/x\"; 200 length \"/smuggled\"; stays".to_owned();
     Case { gets, passes: passes.to_owned(), ..chunks(name, source, body) }
@@ -163,6 +170,7 @@ fn read_chunks(name: &'static str, source: &'static str, body: &str, passes: &'s
 async fn chunks_in_every_doubtful_form() {
     let long = format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(20_000));
     let many = format!("{}0\r\n\r\n", "1;abcdefgh\r\nx\r\n".repeat(2000));
+    let few = format!("{}0\r\n\r\n", "1;a\r\nx\r\n".repeat(4000));
     let trailers = format!("0\r\nX: {}\r\n\r\n", "x".repeat(9000));
     let cases = vec![
         chunks("a size of too many digits", "RFC 9112 §7.1", "10000000000000005\r\nhello\r\n0\r\n\r\n"),
@@ -207,6 +215,18 @@ async fn chunks_in_every_doubtful_form() {
         chunks("a bare CR in a trailer", "RFC 9112 §7.1.2", "0\r\nX: a\rb\r\n\r\n"),
         chunks("a trailer with no colon", "RFC 9112 §7.1.2", "0\r\nX\r\n\r\n"),
         chunks("many small extensions", "RFC 9112 §7.1.1; CVE-2023-39326", &many),
+        chunks("an extension that never ends", "RFC 9112 §7.1.1; CVE-2023-39326", "")
+            .begins("5\r\nhello\r\n1;")
+            .then(Then::Floods(&[b'x'; 4096])),
+        chunks("chunks that never end, an extension in each", "RFC 9112 §7.1.1; CVE-2023-39326", "")
+            .begins("")
+            .then(Then::Floods("1;abcdefgh\r\nx\r\n".repeat(300).leak().as_bytes())),
+        read_chunks(
+            "thousands of chunks with an extension each, all of them within what there may be",
+            "RFC 9112 §7.1.1",
+            &few,
+            "POST /x for a chunked <4000 bytes>; GET /smuggled for a",
+        ),
         Case { gets: "431; closes".to_owned(), ..chunks("trailers that are too large", "RFC 9112 §7.1.2", &trailers) },
         read_chunks(
             "zeros before a size do not go on",

@@ -23,7 +23,7 @@ use crate::{
     support::{
         PATIENCE, Proxy, backend,
         heap::{LIVE, PEAK},
-        http2, model, route, start_within,
+        http2, model, route, start_within, switch_for,
     },
     wire::{Kind, Reader, Seen, shown},
 };
@@ -116,6 +116,8 @@ pub struct Shared {
     log: Mutex<Vec<String>>,
     /// Each connection that was made: whether it is open.
     open: Mutex<Vec<bool>>,
+    /// The WebSocket key of the last request that had one.
+    key: Mutex<String>,
     /// Those that brought something of the case.
     of_case: Mutex<Vec<usize>>,
     playing: AtomicUsize,
@@ -202,6 +204,9 @@ async fn serve_on(stream: TcpStream, connection: usize, shared: &Shared) {
                 return shared.note(told(other));
             }
         };
+        if let Some(key) = message.field("sec-websocket-key") {
+            key.clone_into(&mut shared.key.lock().unwrap());
+        }
         let target = message.start.split(' ').nth(1).unwrap_or_default().to_owned();
         let word = target.strip_prefix("/word/");
         if word.is_none() {
@@ -246,6 +251,12 @@ async fn play_steps(reader: &mut Reader<TcpStream>, script: &[Step], written: Wr
         match step {
             Step::Say(bytes) => {
                 if write(&mut reader.stream, bytes, written).await.is_err() {
+                    return false;
+                }
+            }
+            Step::Switch => {
+                let answer = switch_for(&shared.key.lock().unwrap());
+                if write(&mut reader.stream, answer.as_bytes(), written).await.is_err() {
                     return false;
                 }
             }

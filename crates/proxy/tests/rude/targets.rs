@@ -258,6 +258,22 @@ async fn over_http2(stage: &Stage, path: &str) -> String {
     connection.outcome(true).await.0
 }
 
+/// The client got what the guard makes of a path, and the backend nothing, or the path as it must be.
+async fn came_as(stage: &Stage, path: &str, wanted: &str, got: &str, told: &str) {
+    let seen = match wanted.strip_prefix("200") {
+        None => {
+            assert_eq!(got, &wanted[..3], "{told}");
+            String::new()
+        }
+        Some(seen) => {
+            let seen = seen.strip_prefix(" as ").unwrap_or(path);
+            assert_eq!(got, format!("200 \"{}\"", seen.escape_default()), "{told}");
+            format!("GET {seen} for b")
+        }
+    };
+    stage.passed(&seen).await.unwrap_or_else(|why| panic!("{told}: {why}"));
+}
+
 #[tokio::test]
 async fn no_spelling_of_a_path_passes_by_its_guard_over_http2() {
     for (form, matched) in guards() {
@@ -269,45 +285,50 @@ async fn no_spelling_of_a_path_passes_by_its_guard_over_http2() {
                 let wanted = if form == PathForm::Normalised { *normalised } else { *decoded };
                 let got = over_http2(&stage, path).await;
                 let told = format!("{path} as {form:?}, {matched:?}, {over:?} (RFC 9113 §8.3.1; CVE-2021-29492)");
-                let seen = match wanted.strip_prefix("200") {
-                    None => {
-                        assert_eq!(got, wanted[..3], "{told}");
-                        String::new()
-                    }
-                    Some(seen) => {
-                        let seen = seen.strip_prefix(" as ").unwrap_or(path);
-                        assert_eq!(got, format!("200 \"{}\"", seen.escape_default()), "{told}");
-                        format!("GET {seen} for b")
-                    }
-                };
-                stage.passed(&seen).await.unwrap_or_else(|why| panic!("{told}: {why}"));
+                came_as(&stage, path, wanted, &got, &told).await;
             }
         }
     }
 }
 
+/// A path, and what a guard of `/admin` alone makes of it.
+const OWN: &[(&str, &str)] = &[
+    ("/admin", DENIED),
+    ("/admin?x", DENIED),
+    ("/%61dmin", DENIED),
+    ("/%61%64%6D%69%6e", DENIED),
+    ("/./admin", DENIED),
+    ("/%2e/%61dmin", DENIED),
+    ("/x/%2E%2e/admin", DENIED),
+    ("/../admin", DENIED),
+    ("/admin/../admin", DENIED),
+    ("/admin/", "200"),
+    ("/admin/.", "200 as /admin/"),
+    ("/admin/x/..", "200 as /admin/"),
+    ("/admin/x", "200"),
+    ("//admin", DOUBTED),
+    ("/x/..//admin", DOUBTED),
+    ("/%2fadmin", DOUBTED),
+    // As a slash behind it: another path.
+    ("/admin%2f", "200"),
+    ("/x%2f..%2fadmin", DOUBTED),
+    ("/x/..%2fadmin", DOUBTED),
+    ("/admin;x", DOUBTED),
+    ("/;x/admin", DOUBTED),
+    ("/..;/admin", DOUBTED),
+    ("/x\\..\\admin", DOUBTED),
+    ("/admin%00", DOUBTED),
+    ("/%2561dmin", "200"),
+];
+
+fn own() -> PathMatch {
+    PathMatch::Exact("/admin".into())
+}
+
 /// A guard of one path alone: no spelling of that path passes by it, and what lies below is not its own.
 #[tokio::test]
 async fn no_spelling_of_a_path_passes_by_a_guard_of_that_path_alone() {
-    const OWN: &[(&str, &str)] = &[
-        ("/admin", DENIED),
-        ("/admin?x", DENIED),
-        ("/%61dmin", DENIED),
-        ("/./admin", DENIED),
-        ("/x/%2E%2e/admin", DENIED),
-        ("/admin/x/..", "200 as /admin/"),
-        ("/admin/x", "200"),
-        ("//admin", DOUBTED),
-        ("/x/..//admin", DOUBTED),
-        ("/%2fadmin", DOUBTED),
-        ("/x%2f..%2fadmin", DOUBTED),
-        ("/admin;x", DOUBTED),
-        ("/..;/admin", DOUBTED),
-        ("/x\\..\\admin", DOUBTED),
-        ("/admin%00", DOUBTED),
-    ];
-    let exact = PathMatch::Exact("/admin".into());
-    let stage = stage_of(Limits::default(), |address| guarded(address, PathForm::Normalised, &exact)).await;
+    let stage = stage_of(Limits::default(), |address| guarded(address, PathForm::Normalised, &own())).await;
     let cases = OWN.iter().map(|(path, gets)| {
         let (gets, passes) = match gets.strip_prefix("200") {
             None => ((*gets).to_owned(), String::new()),
@@ -320,4 +341,19 @@ async fn no_spelling_of_a_path_passes_by_a_guard_of_that_path_alone() {
         case(*path, "RFC 3986 §6.2.2; CVE-2021-29492, CVE-2021-41773", request, gets, passes)
     });
     run(&stage, cases.collect()).await;
+}
+
+#[tokio::test]
+async fn no_spelling_of_a_path_passes_by_a_guard_of_that_path_alone_over_http2() {
+    let stage = stage_of(Limits::default(), |address| guarded(address, PathForm::Normalised, &own())).await;
+    for over in [Over::Tcp, Over::Tls] {
+        stage.over.set(over);
+        for (path, wanted) in OWN {
+            let _alone = ALONE.lock().await;
+            let got = over_http2(&stage, path).await;
+            let told = format!("{path}, {over:?} (RFC 9113 §8.3.1; CVE-2021-29492)");
+            came_as(&stage, path, wanted, &got, &told).await;
+            stage.others_are_served().await.unwrap();
+        }
+    }
 }

@@ -307,19 +307,23 @@ pub async fn open_websocket_on(client: &mut (impl AsyncRead + AsyncWrite + Unpin
     assert_eq!(read_exactly(client, early, 7).await, b"\x81\x05hello");
 }
 
-/// Answers any key rightly. Gives what came with the head.
-pub async fn accept_websocket(stream: &mut TcpStream) -> Vec<u8> {
+/// The 101 that answers this key.
+pub fn switch_for(key: &str) -> String {
     use base64::Engine;
     use sha1::Digest;
+    let text = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    let accept = base64::engine::general_purpose::STANDARD.encode(sha1::Sha1::digest(text.as_bytes()));
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+    )
+}
+
+/// Answers any key rightly. Gives what came with the head.
+pub async fn accept_websocket(stream: &mut TcpStream) -> Vec<u8> {
     let (head, early) = read_head(stream).await;
     let key =
         head.lines().find_map(|line| line.to_lowercase().starts_with("sec-websocket-key:").then(|| line[18..].trim().to_owned()));
-    let text = format!("{}258EAFA5-E914-47DA-95CA-C5AB0DC85B11", key.unwrap());
-    let accept = base64::engine::general_purpose::STANDARD.encode(sha1::Sha1::digest(text.as_bytes()));
-    let answer = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
-    );
-    stream.write_all(answer.as_bytes()).await.unwrap();
+    stream.write_all(switch_for(&key.unwrap()).as_bytes()).await.unwrap();
     early
 }
 
