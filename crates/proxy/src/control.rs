@@ -25,6 +25,9 @@ pub(crate) enum Command {
 /// then (HTTP/2's farewell takes one round trip); one that does not would hold its connection for ever.
 const FAREWELL: u64 = 5_000;
 
+/// Later than any time.
+const NO_HEAD: u64 = u64::MAX;
+
 /// The limits that the sweep keeps, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SweepLimits {
@@ -42,8 +45,8 @@ pub(crate) struct Control {
     http2: Cell<bool>,
     /// Since when it is without a request, or waits for the rest of a head.
     since: Cell<u64>,
-    /// Over HTTP/2: since when the rest of a head is awaited that came in part.
-    in_head: Cell<Option<u64>>,
+    /// Over HTTP/2: since when the rest of a head is awaited that came in part, or [`NO_HEAD`]. Each idle connection has one.
+    in_head: Cell<u64>,
     command: Cell<Command>,
     /// When it was told to end.
     told: Cell<u64>,
@@ -61,7 +64,7 @@ impl Control {
             head: Cell::new(true),
             http2: Cell::new(false),
             since: Cell::new(clock::now()),
-            in_head: Cell::new(None),
+            in_head: Cell::new(NO_HEAD),
             command: Cell::new(Command::None),
             told: Cell::new(0),
             taken: Cell::new(clock::now()),
@@ -80,14 +83,12 @@ impl Control {
 
     /// Over HTTP/2 a head has come in part. Nothing else can come before the rest of it (RFC 9113 §6.10), whatever is under way.
     pub(crate) fn head_comes(&self, now: u64) {
-        if self.in_head.get().is_none() {
-            self.in_head.set(Some(now));
-        }
+        self.in_head.set(self.in_head.get().min(now));
     }
 
     /// Over HTTP/2 no head is awaited, or a whole one came.
     pub(crate) fn head_came(&self) {
-        self.in_head.set(None);
+        self.in_head.set(NO_HEAD);
     }
 
     /// Bytes went to the client.
@@ -124,7 +125,7 @@ impl Control {
     pub(crate) fn sweep(&self, now: u64, limits: SweepLimits) -> Option<Command> {
         let told = self.command.get();
         // What is under way is finished all the same: its answers wait for no head.
-        if told < Command::HeadTimedOut && self.in_head.get().is_some_and(|since| now.saturating_sub(since) > limits.head) {
+        if told < Command::HeadTimedOut && now.saturating_sub(self.in_head.get()) > limits.head {
             self.tell(Command::HeadTimedOut);
             return Some(Command::HeadTimedOut);
         }
