@@ -106,7 +106,7 @@ impl Watch {
         for ((folder, recursive), inode) in &self.folders {
             if wanted.get(&(folder.clone(), *recursive)) != Some(inode) {
                 let _ = watcher.unwatch(folder);
-                tracing::trace!(folder = %folder.display(), recursive, "no longer watched");
+                tracing::debug!(folder = %folder.display(), recursive, "no longer watched");
             }
         }
         wanted.retain(|place, inode| {

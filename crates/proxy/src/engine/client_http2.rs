@@ -74,7 +74,7 @@ pub(super) async fn serve(client: Rc<Client>, stream: ClientStream, _held: impl 
         if let Some(limit) = limit_of(&error) {
             metrics.limits.inc(limit);
         }
-        tracing::trace!(%error, peer = %client.peer, "a client connection failed");
+        tracing::debug!(%error, peer = %client.peer, "a client connection failed");
     }
 }
 
