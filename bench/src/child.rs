@@ -16,7 +16,10 @@ use std::{
 };
 
 use anyhow::Context;
-use rustix::process::{Pid, Resource, Rlimit, Signal};
+use rustix::{
+    process::{Pid, Resource, Rlimit, Signal},
+    thread::{CpuSet, sched_setaffinity},
+};
 
 use crate::{interrupt, procfs};
 
@@ -43,11 +46,28 @@ pub fn pin(cores: &[usize], program: &[OsString]) -> anyhow::Result<()> {
 
 /// Keeps this thread, and those that it starts from now on, on these cores.
 pub fn stand_on(cores: &[usize]) -> anyhow::Result<()> {
-    let mut set = rustix::thread::CpuSet::new();
+    sched_setaffinity(None, &set_of(cores)).with_context(|| format!("cores {cores:?}"))
+}
+
+/// Puts the threads of Penstock's data plane on one core, all others on another. Else the scheduler puts them where it likes, each time anew, and where a
+/// worker runs decides more of what a request costs than anything else: whom it wakes on another core has to be interrupted there.
+pub fn part_planes(root: u32, workers: usize, others: usize) -> anyhow::Result<()> {
+    for (id, worker) in procfs::threads_by_plane(root)? {
+        match sched_setaffinity(Some(id), &set_of(&[if worker { workers } else { others }])) {
+            // A thread that ended meanwhile.
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => return Err(error).context("the core of a thread"),
+        }
+    }
+    Ok(())
+}
+
+fn set_of(cores: &[usize]) -> CpuSet {
+    let mut set = CpuSet::new();
     for core in cores {
         set.set(*core);
     }
-    rustix::thread::sched_setaffinity(None, &set).with_context(|| format!("cores {cores:?}"))
+    set
 }
 
 /// How many descriptors a child may have.

@@ -6,10 +6,7 @@
 use std::{collections::BTreeMap, fs};
 
 use anyhow::Context;
-use rustix::{
-    process::Pid,
-    thread::{CpuSet, sched_setaffinity},
-};
+use rustix::process::Pid;
 
 /// How the threads of the data plane are called (`crates/proxy/src/data_plane.rs`).
 const WORKER: &str = "worker-";
@@ -72,21 +69,14 @@ pub fn cpu_by_plane(root: u32) -> anyhow::Result<Planes> {
     Ok(planes)
 }
 
-/// The threads of Penstock's data plane on one core, all others on another. Else the scheduler puts them where it likes, each time anew, and where a worker
-/// runs decides more of what a request costs than anything else: whom it wakes on another core has to be interrupted there.
-pub fn part_planes(root: u32, workers: usize, others: usize) -> anyhow::Result<()> {
-    for entry in fs::read_dir(format!("/proc/{root}/task")).context("the threads")?.flatten() {
-        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else { continue };
-        let worker = fs::read_to_string(entry.path().join("comm")).is_ok_and(|name| name.starts_with(WORKER));
-        let mut set = CpuSet::new();
-        set.set(if worker { workers } else { others });
-        match sched_setaffinity(Some(id), &set) {
-            // A thread that ended meanwhile.
-            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-            Err(error) => return Err(error).context("the core of a thread"),
-        }
-    }
-    Ok(())
+/// The threads of Penstock, and which of them are the data plane's.
+pub fn threads_by_plane(root: u32) -> anyhow::Result<Vec<(Pid, bool)>> {
+    let entries = fs::read_dir(format!("/proc/{root}/task")).context("the threads")?.flatten();
+    let thread = |entry: fs::DirEntry| {
+        let id = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
+        Some((id, fs::read_to_string(entry.path().join("comm")).ok()?.starts_with(WORKER)))
+    };
+    Ok(entries.filter_map(thread).collect())
 }
 
 /// Nanoseconds of CPU of Penstock's two sides.

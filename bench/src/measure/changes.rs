@@ -33,6 +33,7 @@ const GLANCE: Duration = Duration::from_millis(10);
 const EVERY: Duration = Duration::from_millis(100);
 /// How long the last of them may take; fewer publications than edits are no error, but told.
 const LAST: Duration = Duration::from_secs(1);
+/// How long each state of the proxy is looked at before the other has its turn.
 const SLICE: Duration = Duration::from_secs(1);
 
 /// The lines of the pipeline about one change, as the log has them.
@@ -137,7 +138,7 @@ pub fn one_by_one(running: &mut Running, scene: &Scene, run: u8) -> anyhow::Resu
 /// then, of which the median knows nothing. Without a rate, in a closed loop, CPU alone is told: times there are those of a queue.
 pub fn churn(bench: &Bench, running: &Running, scene: &Scene, rate: Option<f64>, run: u8) -> anyhow::Result<Sample> {
     if let [workers, others] = scene.cores[..] {
-        procfs::part_planes(running.child.id(), workers, others)?;
+        child::part_planes(running.child.id(), workers, others)?;
     }
     let (mut rest, mut changing) = (Vec::new(), Vec::new());
     for slice in 0..bench.slices {
