@@ -71,7 +71,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let addresses: Addresses = serde_json::from_str(&backend.hear(PATIENCE)?)?;
     let certificate = Certificate::make(folder.path())?;
     let mut stage = Stage {
-        bench: Bench { load_core: options.cores.load, slices: if options.quick { 2 } else { 5 } },
+        bench: Bench { load_core: options.cores.load, slices: if options.quick { 4 } else { 16 } },
         peers,
         options,
         backend,

@@ -79,8 +79,16 @@ pub struct RouteFolder {
 const FIRST_EDITION: u32 = 3600;
 
 impl RouteFolder {
+    /// What is served. It has a folder above of its own: that is watched too, for the name of this one, and logs are not to be written there.
     pub fn of(running: &Path, backend: std::net::SocketAddr) -> Self {
-        Self { folder: running.join("routes"), backend: backend.to_string() }
+        Self { folder: running.join("served/routes"), backend: backend.to_string() }
+    }
+
+    /// Another one, empty, which is not served. Who edits it takes what edits take of the machine, and changes nothing.
+    pub fn beside(running: &Path, backend: std::net::SocketAddr) -> anyhow::Result<Self> {
+        let folder = running.join("beside");
+        fs::create_dir_all(&folder)?;
+        Ok(Self { folder, backend: backend.to_string() })
     }
 
     fn text(&self, number: u32, edition: u32) -> String {
@@ -108,7 +116,7 @@ impl RouteFolder {
 
 pub fn plan(start: &Start<'_>) -> anyhow::Result<Plan> {
     let folder = RouteFolder::of(start.folder, start.scene.backend.http);
-    fs::create_dir(&folder.folder)?;
+    fs::create_dir_all(&folder.folder)?;
     fs::write(folder.folder.join("bench.yaml"), start.fill(ROUTES, &[]))?;
     folder.fill(start.scene.routes)?;
     let certificate = &start.scene.certificate;
