@@ -16,8 +16,11 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use penstock_api::ProxyRoute;
-use penstock_translate::Object;
-use serde::{Deserialize, de::DeserializeOwned};
+use penstock_translate::{Kind, Object};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor},
+};
 use serde_saphyr::Spanned;
 
 /// The largest manifest that is read. The API server takes objects of 1.5 MiB; a folder of thousands of routes may be one file.
@@ -54,13 +57,61 @@ impl fmt::Display for Note {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Header {
     #[serde(default)]
     api_version: Option<String>,
     #[serde(default)]
     kind: Option<String>,
+}
+
+impl Header {
+    /// Of which kind of those that mean something here.
+    fn known(&self) -> Option<Kind> {
+        Some(match (self.api_version.as_deref()?, self.kind.as_deref()?) {
+            ("networking.k8s.io/v1", "Ingress") => Kind::Ingress,
+            ("networking.k8s.io/v1", "IngressClass") => Kind::IngressClass,
+            ("v1", "Service") => Kind::Service,
+            ("v1", "Secret") => Kind::Secret,
+            ("discovery.k8s.io/v1", "EndpointSlice") => Kind::EndpointSlice,
+            ("penstock.dev/v1alpha1", "ProxyRoute") => Kind::ProxyRoute,
+            _ => return None,
+        })
+    }
+}
+
+/// Reads a mapping until it knows both fields, which mostly come first. That it stops there is an error to the parser.
+struct Beginning<'a>(&'a mut Header);
+
+impl<'de> DeserializeSeed<'de> for Beginning<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Beginning<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a mapping")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                "apiVersion" => self.0.api_version = map.next_value()?,
+                "kind" => self.0.kind = map.next_value()?,
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+            if self.0.api_version.is_some() && self.0.kind.is_some() {
+                return Err(serde::de::Error::custom("enough"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The items of a list, each with the place where it begins.
@@ -167,6 +218,20 @@ impl Document<'_> {
         }
     }
 
+    /// Of what kind it says to be before anything is wrong with it.
+    fn beginning(&self) -> Header {
+        let mut header = Header::default();
+        let seed = Beginning(&mut header);
+        let _ = match self.syntax {
+            Syntax::Yaml => serde_saphyr::with_deserializer_from_str_with_options(self.text, options(self.text), |deserializer| {
+                seed.deserialize(deserializer)
+            })
+            .is_ok(),
+            Syntax::Json => seed.deserialize(&mut serde_json::Deserializer::from_str(self.text)).is_ok(),
+        };
+        header
+    }
+
     /// Also tells the fields that the type does not know.
     fn read_noting<T: DeserializeOwned>(&self, unknown: &mut Vec<String>) -> Result<T, Note> {
         let mut note = |path: serde_ignored::Path<'_>| unknown.push(path.to_string());
@@ -260,12 +325,39 @@ fn is_content(line: &str) -> bool {
 }
 
 fn parse_document(document: &Document<'_>, parsed: &mut Parsed) -> Result<(), Note> {
-    let header: Header = document.read()?;
+    // What is wrong with the rest of a document that means something shows when it is read as what it is.
+    let object = match document.beginning().known() {
+        Some(kind) => known_object(kind, document, parsed)?,
+        None => {
+            let header: Header = document.read()?;
+            match header.known() {
+                Some(kind) => known_object(kind, document, parsed)?,
+                None => return parse_other(&header, document, parsed),
+            }
+        }
+    };
+    parsed.objects.push(Located { object, line: document.note(first_line(document), 1, String::new()).line });
+    Ok(())
+}
+
+fn known_object(kind: Kind, document: &Document<'_>, parsed: &mut Parsed) -> Result<Object, Note> {
+    Ok(match kind {
+        Kind::Ingress => Object::Ingress(typed(document, parsed)?),
+        Kind::IngressClass => Object::IngressClass(typed(document, parsed)?),
+        Kind::Service => Object::Service(typed(document, parsed)?),
+        Kind::Secret => Object::Secret(secret(document, parsed)?),
+        Kind::EndpointSlice => Object::EndpointSlice(typed(document, parsed)?),
+        Kind::ProxyRoute => Object::ProxyRoute(typed(document, parsed)?),
+    })
+}
+
+/// A list, or what has no meaning here.
+fn parse_other(header: &Header, document: &Document<'_>, parsed: &mut Parsed) -> Result<(), Note> {
     let first = first_line(document);
-    let Some(kind) = header.kind else {
+    let Some(kind) = &header.kind else {
         return Err(document.note(first, 1, "no `kind`: this is not a Kubernetes object".to_owned()));
     };
-    let api_version = header.api_version.unwrap_or_default();
+    let api_version = header.api_version.as_deref().unwrap_or_default();
     if kind.ends_with("List") {
         for (index, Item { value, place }) in document.items()?.into_iter().enumerate() {
             let text = value.to_string();
@@ -278,26 +370,13 @@ fn parse_document(document: &Document<'_>, parsed: &mut Parsed) -> Result<(), No
         }
         return Ok(());
     }
-    let object = match (api_version.as_str(), kind.as_str()) {
-        ("networking.k8s.io/v1", "Ingress") => Object::Ingress(typed::<Ingress>(document, parsed)?),
-        ("networking.k8s.io/v1", "IngressClass") => Object::IngressClass(typed::<IngressClass>(document, parsed)?),
-        ("v1", "Service") => Object::Service(typed::<Service>(document, parsed)?),
-        ("v1", "Secret") => Object::Secret(secret(document, parsed)?),
-        ("discovery.k8s.io/v1", "EndpointSlice") => Object::EndpointSlice(typed::<EndpointSlice>(document, parsed)?),
-        ("penstock.dev/v1alpha1", "ProxyRoute") => Object::ProxyRoute(typed::<ProxyRoute>(document, parsed)?),
-        (_, "Ingress" | "IngressClass" | "EndpointSlice" | "ProxyRoute") => {
-            return Err(document.note(
-                first,
-                1,
-                format!("{kind} of `{api_version}` is not understood; {}", expected_version(&kind)),
-            ));
+    match kind.as_str() {
+        "Ingress" | "IngressClass" | "EndpointSlice" | "ProxyRoute" => {
+            let message = format!("{kind} of `{api_version}` is not understood; {}", expected_version(kind));
+            return Err(document.note(first, 1, message));
         }
-        _ => {
-            parsed.notes.push(document.note(first, 1, format!("{api_version} {kind} has no meaning here and is left out")));
-            return Ok(());
-        }
-    };
-    parsed.objects.push(Located { object, line: document.note(first, 1, String::new()).line });
+        _ => parsed.notes.push(document.note(first, 1, format!("{api_version} {kind} has no meaning here and is left out"))),
+    }
     Ok(())
 }
 
@@ -428,6 +507,18 @@ mod tests {
     fn broken_syntax_is_named_with_its_line() {
         let note = error(&format!("{SERVICE}---\nkind: [\n"));
         assert!(note.line >= 6, "{note}");
+    }
+
+    #[test]
+    fn what_a_document_is_may_stand_anywhere_and_its_rest_is_read_all_the_same() {
+        let count = |text: &str| parse(text).unwrap_or_else(|note| panic!("{note}\n{text}")).objects.len();
+        assert_eq!(count("metadata: {name: s}\nspec: {ports: [{port: 80}]}\nkind: Service\napiVersion: v1\n"), 1);
+        let twice = error(&format!("{SERVICE}kind: Ingress\n"));
+        assert!(twice.line == 5 && twice.message.contains("duplicate"), "{twice}");
+        let broken = error(&format!("{SERVICE}status: [\n"));
+        assert!(broken.line >= 5, "{broken}");
+        let foreign = error("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: [\n");
+        assert!(foreign.line >= 4, "{foreign}");
     }
 
     #[test]
