@@ -4,7 +4,6 @@
 //! a file of two names) is left to that look.
 
 use std::{
-    cell::LazyCell,
     collections::BTreeSet,
     fs::Metadata,
     ops::Bound,
@@ -13,15 +12,52 @@ use std::{
     time::SystemTime,
 };
 
-use penstock_translate::Change;
+use penstock_translate::{Change, Id};
 
-use super::{Content, Files, Reading, is_hidden, is_manifest, read_file, same, stamp::Stamp, watch::links};
+use super::{Content, Files, Reading, is_hidden, is_manifest, place, read_file, same, stamp::Stamp, watch::links};
 
 /// A known file that may have another content.
 #[derive(Debug)]
 pub struct Edit {
     path: PathBuf,
     stamp: Option<Stamp>,
+}
+
+/// How paths lead to what is served, as it was at the last look at everything. Changes of it are heard by the names that it had then, and are no edits.
+#[derive(Debug, Default)]
+pub(super) struct Ways {
+    /// What a watch may call a place, and which of those asked for it is.
+    bases: Vec<(PathBuf, PathBuf)>,
+    /// What is on the way to the places that matter, and these.
+    hops: Vec<PathBuf>,
+}
+
+impl Ways {
+    pub(super) fn of(files: &Files) -> Self {
+        let names = |root: &PathBuf| {
+            let root = root.clone();
+            let names = [std::path::absolute(&root), std::fs::canonicalize(&root)];
+            names.into_iter().flatten().map(move |name| (name, root.clone()))
+        };
+        let bases = files.roots.iter().flat_map(names).collect();
+        Self { bases, hops: files.watched().iter().flat_map(|place| links(place)).collect() }
+    }
+
+    /// The path as one below a place asked for, if it is; more than one where a place can be reached in several ways.
+    fn below(&self, path: &Path) -> Vec<PathBuf> {
+        let below = self.bases.iter().filter_map(|(base, root)| Some((root, path.strip_prefix(base).ok()?)));
+        below.map(|(root, rest)| if rest.as_os_str().is_empty() { root.clone() } else { root.join(rest) }).collect()
+    }
+
+    /// Whether something that matters is reached over this path.
+    fn lead_over(&self, path: &Path) -> bool {
+        self.hops.iter().any(|hop| hop.starts_with(path))
+    }
+
+    /// Whether this path is reached over something that matters.
+    fn lead_to(&self, path: &Path) -> bool {
+        self.hops.iter().any(|hop| path.starts_with(hop))
+    }
 }
 
 /// What a path that was heard stands for.
@@ -35,12 +71,9 @@ enum Meaning {
 impl Files {
     /// The edits that these paths stand for, as a watch tells them. None: everything is to be looked at.
     pub fn edits(&self, heard: &BTreeSet<PathBuf>) -> Option<Vec<Edit>> {
-        let bases = self.bases();
-        // Few, and mostly not asked for: each costs some system calls.
-        let hops = LazyCell::new(|| self.watched().iter().flat_map(|place| links(place)).collect());
         let mut edits = Vec::new();
         for path in heard {
-            match self.meaning(&bases, &hops, path) {
+            match self.meaning(path) {
                 Meaning::Edit(edit) => edits.push(edit),
                 Meaning::Nothing => {}
                 Meaning::Other => return None,
@@ -49,26 +82,11 @@ impl Files {
         Some(edits)
     }
 
-    /// The places asked for, and what a watch may call each.
-    fn bases(&self) -> Vec<(&Path, PathBuf)> {
-        let names = |root: &Path| [std::path::absolute(root), std::fs::canonicalize(root)];
-        self.roots.iter().flat_map(|root| names(root).into_iter().flatten().map(move |name| (root.as_path(), name))).collect()
-    }
-
-    /// `hops`: what is on the way to the places that matter, and these.
-    fn meaning(
-        &self,
-        bases: &[(&Path, PathBuf)],
-        hops: &LazyCell<Vec<PathBuf>, impl FnOnce() -> Vec<PathBuf>>,
-        path: &Path,
-    ) -> Meaning {
-        let leads = || hops.iter().any(|hop| hop.starts_with(path));
-        let below = bases.iter().filter_map(|(root, base)| Some((root, path.strip_prefix(base).ok()?)));
-        let ours: Vec<PathBuf> =
-            below.map(|(root, rest)| if rest.as_os_str().is_empty() { root.to_path_buf() } else { root.join(rest) }).collect();
+    fn meaning(&self, path: &Path) -> Meaning {
+        let ours = self.ways.below(path);
         if ours.is_empty() {
             // What else happens in a folder that is watched for the name of one in it, such as a log that is written beside the manifests.
-            let nothing = !leads() && !hops.iter().any(|hop| path.starts_with(hop));
+            let nothing = !self.ways.lead_over(path) && !self.ways.lead_to(path);
             return if nothing { Meaning::Nothing } else { Meaning::Other };
         }
         let there = std::fs::symlink_metadata(path);
@@ -86,7 +104,7 @@ impl Files {
             // An editor's file that came and went, and no folder that held others.
             Err(error) => error.kind() == std::io::ErrorKind::NotFound && !ours.iter().any(|ours| self.knows_below(ours)),
         };
-        if nothing && !leads() { Meaning::Nothing } else { Meaning::Other }
+        if nothing && !self.ways.lead_over(path) { Meaning::Nothing } else { Meaning::Other }
     }
 
     fn knows_below(&self, folder: &Path) -> bool {
@@ -105,7 +123,7 @@ impl Files {
                 alone = false;
                 continue;
             };
-            let before: Vec<_> = state.objects.iter().map(|(id, ..)| id.clone()).collect();
+            let before: Vec<Id> = state.objects.iter().filter_map(|(object, _)| object.id()).collect();
             let mut of_it = Reading::default();
             let read = read_file(&path, state, &self.hasher, &mut of_it);
             if read == Content::Failed {
@@ -117,9 +135,10 @@ impl Files {
             state.stamp = stamp;
             reading.errors.extend(of_it.errors);
             reading.warnings.extend(of_it.warnings);
-            if state.objects.iter().map(|(id, ..)| id).eq(&before) && !before.iter().any(|id| self.contested.contains(id)) {
+            let the_same = state.objects.iter().filter_map(|(object, _)| object.id_ref()).eq(before.iter().map(Id::borrowed));
+            if the_same && !before.iter().any(|id| self.contested.contains(id)) {
                 self.told.retain(|note| note.path != path);
-                objects.extend(state.objects.iter().map(|(id, object, _)| (id.clone(), object.clone())));
+                objects.extend(state.objects.iter().map(|(object, _)| object.clone()));
             } else {
                 alone = false;
             }
@@ -131,8 +150,8 @@ impl Files {
             reading.warnings.extend(warnings);
             return Reading { changes, ..reading };
         }
-        for (id, object) in objects {
-            if let Some((_, before)) = self.place(&id).and_then(|place| self.objects.get_mut(place))
+        for object in objects {
+            if let Some(before) = place(&self.objects, object.id_ref()).and_then(|place| self.objects.get_mut(place))
                 && !same(before, &object)
             {
                 *before = object.clone();

@@ -11,7 +11,7 @@ mod stamp;
 mod watch;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fmt,
     fs::DirEntry,
     hash::{BuildHasher, RandomState},
@@ -22,8 +22,9 @@ use std::{
     time::SystemTime,
 };
 
+use edits::Ways;
 use penstock_model::ObjectRef;
-use penstock_translate::{Change, Id, Object};
+use penstock_translate::{Change, Id, IdRef, Object};
 use stamp::Stamp;
 
 pub use pem::TlsSecret;
@@ -43,8 +44,8 @@ pub struct Files {
     secrets: Vec<TlsSecret>,
     /// What each file held when it last parsed, and whether its present content does.
     known: BTreeMap<PathBuf, FileState>,
-    /// What counts of it, in order.
-    objects: Box<[(Id, Object)]>,
+    /// What counts of it, in order; each has a name.
+    objects: Box<[Object]>,
     /// Files define something else than these objects: they are yet to be compared.
     behind: bool,
     /// Those that more than one file defines, or a file and a pair of PEM files.
@@ -53,6 +54,8 @@ pub struct Files {
     contests: Vec<FileNote>,
     /// What the last reading had to say: the next one says what is new.
     told: BTreeSet<FileNote>,
+    /// How paths lead here.
+    ways: Ways,
     hasher: RandomState,
 }
 
@@ -66,7 +69,8 @@ struct FileState {
     is_link: bool,
     /// It has other names too.
     has_names: bool,
-    objects: Box<[(Id, Object, u64)]>,
+    /// Each with a name, and the line where it begins.
+    objects: Box<[(Object, u64)]>,
 }
 
 /// What a reading of all files brought.
@@ -99,8 +103,8 @@ impl fmt::Display for FileNote {
 
 impl Files {
     pub fn new(roots: Vec<PathBuf>, secrets: Vec<TlsSecret>) -> Self {
-        let (known, objects, behind, contested, contests, told, hasher) = Default::default();
-        Self { roots, secrets, known, objects, behind, contested, contests, told, hasher }
+        let (known, objects, behind, contested, contests, told, ways, hasher) = Default::default();
+        Self { roots, secrets, known, objects, behind, contested, contests, told, ways, hasher }
     }
 
     /// The next reading looks into every file, whatever the file system says of it.
@@ -161,6 +165,7 @@ impl Files {
             known.extend(Some(other).filter(|(other, _)| kept(other)));
         }
         self.known = known.into_iter().collect();
+        self.ways = Ways::of(self);
         // Thousands of files are looked at every few seconds, and most times nothing came of it. Pairs of PEM files are read each time.
         if std::mem::take(&mut self.behind) || !self.secrets.is_empty() {
             self.compare(&mut reading);
@@ -177,31 +182,21 @@ impl Files {
     /// Takes what all files define now for what they defined before, and tells what differs.
     fn compare(&mut self, reading: &mut Reading) {
         let next = self.gather(reading);
-        for (id, object) in &next {
-            if self.object(id).is_none_or(|before| !same(before, object)) {
-                reading.changes.push(Change::Put(object.clone()));
-            }
-        }
-        for (id, _) in self.objects.iter().filter(|(id, _)| !next.contains_key(id)) {
-            reading.changes.push(Change::Delete(id.clone()));
-        }
-        self.objects = next.into_iter().collect();
-    }
-
-    fn object(&self, id: &Id) -> Option<&Object> {
-        self.objects.get(self.place(id)?).map(|(_, object)| object)
-    }
-
-    fn place(&self, id: &Id) -> Option<usize> {
-        self.objects.binary_search_by(|(known, _)| known.cmp(id)).ok()
+        let differs = |object: &&Object| find(&self.objects, object).is_none_or(|before| !same(before, object));
+        reading.changes.extend(next.iter().filter(differs).cloned().map(Change::Put));
+        let gone = self.objects.iter().filter(|object| find(&next, object).is_none());
+        reading.changes.extend(gone.filter_map(Object::id).map(Change::Delete));
+        self.objects = next;
     }
 
     /// Where the objects of files stand: the file, and the line at which the document begins.
     pub fn places(&self) -> BTreeMap<ObjectRef, (&Path, u64)> {
         let mut places = BTreeMap::new();
         for (path, state) in &self.known {
-            for (id, _, line) in &state.objects {
-                places.entry(id.object_ref()).or_insert((path.as_path(), *line));
+            for (object, line) in &state.objects {
+                if let Some(id) = object.id() {
+                    places.entry(id.object_ref()).or_insert((path.as_path(), *line));
+                }
             }
         }
         places
@@ -213,37 +208,39 @@ impl Files {
         self.roots.iter().map(PathBuf::as_path).filter(move |root| !full(root))
     }
 
-    /// The objects of all files and PEM pairs, the first definition of each.
-    fn gather(&mut self, reading: &mut Reading) -> BTreeMap<Id, Object> {
-        let mut next: BTreeMap<Id, Object> = BTreeMap::new();
-        let mut owner: BTreeMap<Id, &Path> = BTreeMap::new();
-        self.contested.clear();
-        self.contests.clear();
+    /// The objects of all files and PEM pairs, the first definition of each, in order.
+    fn gather(&mut self, reading: &mut Reading) -> Box<[Object]> {
+        let mut given = Vec::new();
         for secret in &mut self.secrets {
             match secret.read() {
-                Ok(object) => {
-                    next.insert(secret.id(), object);
+                Ok(object) => given.push(object),
+                Err(note) => {
+                    reading.errors.extend(note);
+                    given.extend(secret.last_good());
                 }
-                Err(note) => reading.errors.extend(note),
-            }
-            if let (None, Some(last)) = (next.get(&secret.id()), secret.last_good()) {
-                next.insert(secret.id(), last);
             }
         }
+        let (mut contested, mut contests) = (BTreeSet::new(), Vec::new());
+        let mut first: BTreeMap<IdRef<'_>, (&Object, Option<&Path>)> =
+            given.iter().filter_map(|object| Some((object.id_ref()?, (object, None)))).collect();
         for (path, state) in &self.known {
-            for (id, object, line) in &state.objects {
-                if next.contains_key(id) {
-                    let first = owner.get(id).map_or_else(|| "--tls-secret".to_owned(), |path| path.display().to_string());
-                    let message = format!("{} is already defined by {first}, which is the one that counts", id.object_ref());
-                    self.contests.push(FileNote { path: path.clone(), place: Some((*line, 1)), message });
-                    self.contested.insert(id.clone());
-                } else {
-                    next.insert(id.clone(), object.clone());
-                    owner.insert(id.clone(), path);
+            for (object, line) in &state.objects {
+                let Some(id) = object.id_ref() else { continue };
+                match first.entry(id) {
+                    Entry::Vacant(place) => drop(place.insert((object, Some(path)))),
+                    Entry::Occupied(first) => {
+                        let first = first.get().1.map_or_else(|| "--tls-secret".to_owned(), |path| path.display().to_string());
+                        let id = id.to_id();
+                        let message = format!("{} is already defined by {first}, which is the one that counts", id.object_ref());
+                        contests.push(FileNote { path: path.clone(), place: Some((*line, 1)), message });
+                        contested.insert(id);
+                    }
                 }
             }
         }
-        next
+        let objects = first.into_values().map(|(object, _)| object.clone()).collect();
+        (self.contested, self.contests) = (contested, contests);
+        objects
     }
 
     /// The places whose change can change what [`Files::read`] gives: those asked for, and the files found there, which may be links to
@@ -295,7 +292,8 @@ fn read_file(path: &Path, state: &mut FileState, hasher: &RandomState, reading: 
             state.objects = parsed
                 .objects
                 .into_iter()
-                .filter_map(|located| Some((located.object.id()?, located.object, located.line)))
+                .filter(|located| located.object.id_ref().is_some())
+                .map(|located| (located.object, located.line))
                 .collect();
         }
         Err(note) => reading.errors.push(error(Some((note.line, note.column)), note.message)),
@@ -310,7 +308,10 @@ fn content(path: &Path) -> std::io::Result<Vec<u8>> {
     if path == Path::new(STDIN) {
         std::io::stdin().lock().take(most + 1).read_to_end(&mut content)?;
     } else {
-        std::fs::File::open(path)?.take(most + 1).read_to_end(&mut content)?;
+        let file = std::fs::File::open(path)?;
+        // One byte more, so that the end is seen without room for more being made.
+        content.reserve_exact(file.metadata()?.len().min(most) as usize + 1);
+        file.take(most + 1).read_to_end(&mut content)?;
     }
     if content.len() as u64 > most {
         return Err(std::io::Error::other(format!("larger than {} MiB", most >> 20)));
@@ -399,6 +400,15 @@ fn describe(error: &std::io::Error) -> String {
         std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
         _ => error.to_string(),
     }
+}
+
+/// Where the object of this id is among those in order.
+fn place(objects: &[Object], id: Option<IdRef<'_>>) -> Option<usize> {
+    objects.binary_search_by(|known| known.id_ref().cmp(&id)).ok()
+}
+
+fn find<'a>(objects: &'a [Object], object: &Object) -> Option<&'a Object> {
+    objects.get(place(objects, object.id_ref())?)
 }
 
 fn same(a: &Object, b: &Object) -> bool {

@@ -35,7 +35,7 @@ pub use profile::profiles_reference;
 pub use report::{Finding, ObjectReport, Reason, Report, Verdict};
 pub use settings::{AddressGuard, DEFAULT_CLASS, INGRESS_NGINX_CONTROLLER, NATIVE_CONTROLLER, Ownership, Profile, Settings};
 pub use translator::Translator;
-pub use world::{Change, Id, Key, Kind, Object, World, kept};
+pub use world::{Change, Id, IdRef, Key, Kind, Object, World, kept};
 
 use std::{
     collections::{BTreeMap, BTreeSet},

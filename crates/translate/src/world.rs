@@ -68,9 +68,27 @@ pub struct Id {
     pub key: Key,
 }
 
+/// An [`Id`] that borrows its names, and is in the same order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IdRef<'a> {
+    pub kind: Kind,
+    pub namespace: &'a str,
+    pub name: &'a str,
+}
+
+impl IdRef<'_> {
+    pub fn to_id(self) -> Id {
+        Id::new(self.kind, self.namespace, self.name)
+    }
+}
+
 impl Id {
     pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
         Self { kind, key: Key::new(namespace, name) }
+    }
+
+    pub fn borrowed(&self) -> IdRef<'_> {
+        IdRef { kind: self.kind, namespace: &self.key.namespace, name: &self.key.name }
     }
 
     pub fn object_ref(&self) -> ObjectRef {
@@ -92,6 +110,8 @@ pub struct World {
     pub unreadable_secrets: BTreeSet<Key>,
     /// Keys of EndpointSlices by Service (label `kubernetes.io/service-name`), kept by [`World::put`] and [`World::remove`].
     pub(crate) slices_by_service: BTreeMap<Key, BTreeSet<Key>>,
+    /// Those that there ever was an object in: thousands of keys share few of them.
+    namespaces: BTreeSet<Arc<str>>,
 }
 
 /// An object on its way into a World.
@@ -127,9 +147,14 @@ pub enum Change {
 impl Object {
     /// None for an object without a name, which nobody can refer to.
     pub fn id(&self) -> Option<Id> {
+        self.id_ref().map(IdRef::to_id)
+    }
+
+    /// [`Object::id`] as it stands in the object.
+    pub fn id_ref(&self) -> Option<IdRef<'_>> {
         let (kind, metadata) = self.head();
         let namespace = if kind == Kind::IngressClass { "" } else { metadata.namespace.as_deref().unwrap_or_default() };
-        metadata.name.as_deref().filter(|name| !name.is_empty()).map(|name| Id::new(kind, namespace, name))
+        metadata.name.as_deref().filter(|name| !name.is_empty()).map(|name| IdRef { kind, namespace, name })
     }
 
     fn head(&self) -> (Kind, &ObjectMeta) {
@@ -167,7 +192,8 @@ impl World {
     ///
     /// Returns what changed: None if the same object was there already, or if this one has no name.
     pub fn put(&mut self, object: Object) -> Option<Id> {
-        let id = object.id()?;
+        let IdRef { kind, namespace, name } = object.id_ref()?;
+        let id = Id { kind, key: Key { namespace: self.namespace(namespace), name: name.into() } };
         let untrimmed = is_untrimmed(object.head().1);
         let changed = match object {
             Object::Ingress(object) => place(&mut self.ingresses, &id.key, object, untrimmed, |object| &mut object.metadata),
@@ -189,6 +215,15 @@ impl World {
             }
         };
         changed.then_some(id)
+    }
+
+    fn namespace(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.namespaces.get(name) {
+            return Arc::clone(known);
+        }
+        let name: Arc<str> = name.into();
+        self.namespaces.insert(Arc::clone(&name));
+        name
     }
 
     /// Whether it was there.
