@@ -26,7 +26,7 @@ pub fn page(results: &Results, plots: &str) -> String {
     );
     page.push_str(
         "Medians, with the range of the runs in parentheses. Less is better everywhere. *Ratio* is Penstock's figure divided by the better one of nginx and HAProxy in \
-         that row; ✓ means that the project's target for the row is met, ✗ that it is missed. `!` marks figures with errors, from which nothing is \
+         that row; ✓ means that the project's target for the row is met, ✗ that it is missed. `–` is not measured. `!` marks figures with errors, from which nothing is \
          concluded; they are listed below.\n\n",
     );
     losses(&mut page, results);
