@@ -16,6 +16,7 @@ use std::{
     fs::DirEntry,
     hash::{BuildHasher, RandomState},
     io::Read,
+    num::NonZeroU64,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -63,8 +64,8 @@ pub struct Files {
 struct FileState {
     /// As long as it has this stamp it holds what was read, and is not read again.
     stamp: Option<Stamp>,
-    /// Length and hash of its content: what was read and is the same again is not parsed again.
-    content: Option<(usize, u64)>,
+    /// The hash of its content: what was read and is the same again is not parsed again.
+    content: Option<NonZeroU64>,
     /// Its name leads to another place.
     is_link: bool,
     /// It has other names too.
@@ -271,11 +272,11 @@ fn read_file(path: &Path, state: &mut FileState, hasher: &RandomState, reading: 
             return Content::Failed;
         }
     };
-    let known = Some((content.len(), hasher.hash_one(&content)));
-    if state.content == known {
+    let hash = Some(NonZeroU64::new(hasher.hash_one(&content)).unwrap_or(NonZeroU64::MIN));
+    if state.content == hash {
         return Content::Same;
     }
-    state.content = known;
+    state.content = hash;
     let text = match std::str::from_utf8(&content) {
         Ok(text) => text,
         Err(problem) => {

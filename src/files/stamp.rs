@@ -5,46 +5,39 @@
 
 use std::{
     fs::Metadata,
+    hash::{BuildHasher, RandomState},
+    num::NonZeroU64,
     os::unix::fs::MetadataExt,
+    sync::LazyLock,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 /// Longer than any tick: FAT counts two seconds.
 const TICK: Duration = Duration::from_secs(3);
 
-/// What the file system says of a file.
+/// What the file system says of a file: device, inode, size, both times. Kept as a hash with a key of this process, since there are thousands of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    /// Seconds and nanoseconds.
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
+pub struct Stamp(NonZeroU64);
 
 impl Stamp {
     /// The stamp of a file that is about to be read. None: what is read may change and the stamp stay.
     pub fn of(metadata: &Metadata, now: SystemTime) -> Option<Self> {
-        let stamp = Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        };
-        (metadata.is_file() && stamp.is_settled(now)).then_some(stamp)
+        static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        let modified = (metadata.mtime(), metadata.mtime_nsec());
+        let changed = (metadata.ctime(), metadata.ctime_nsec());
+        let settled = [modified, changed].into_iter().all(|time| is_settled(time, now));
+        let hash = HASHER.hash_one((metadata.dev(), metadata.ino(), metadata.size(), modified, changed));
+        (metadata.is_file() && settled).then_some(Self(NonZeroU64::new(hash).unwrap_or(NonZeroU64::MIN)))
     }
+}
 
-    fn is_settled(&self, now: SystemTime) -> bool {
-        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        [self.modified, self.changed].into_iter().all(|(seconds, nanoseconds)| {
-            let nanoseconds = Duration::from_nanos(nanoseconds.try_into().unwrap_or_default());
-            let time = Duration::from_secs(seconds.try_into().unwrap_or_default()) + nanoseconds;
-            // A time to come, by the clock of another machine, says nothing.
-            now.checked_sub(time).is_some_and(|age| age > TICK)
-        })
-    }
+/// Whether what happened at this time, in seconds and nanoseconds, is more than a tick ago.
+fn is_settled((seconds, nanoseconds): (i64, i64), now: SystemTime) -> bool {
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let nanoseconds = Duration::from_nanos(nanoseconds.try_into().unwrap_or_default());
+    let time = Duration::from_secs(seconds.try_into().unwrap_or_default()) + nanoseconds;
+    // A time to come, by the clock of another machine, says nothing.
+    now.checked_sub(time).is_some_and(|age| age > TICK)
 }
 
 #[cfg(test)]

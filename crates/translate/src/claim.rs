@@ -2,7 +2,7 @@
 //!
 //! A claim knows nothing of other objects. Precedence, conflicts and what holds for a whole host are settled in `merge`.
 
-use std::{cmp::Ordering, collections::BTreeSet, sync::Arc};
+use std::{cmp::Ordering, sync::Arc};
 
 use penstock_model::{CertificateSource, HostPattern, ObjectRef, Route, ServicePort, Shared, TlsVersion};
 
@@ -20,11 +20,11 @@ pub(crate) struct ObjectClaims {
     /// In order.
     pub(crate) hosts: Box<[(HostPattern, Arc<HostClaim>)]>,
     /// Which Service ports are named, by which field.
-    pub(crate) services: Vec<(String, ServicePort)>,
-    /// Secrets that are wanted, whether they are there or not.
-    pub(crate) secrets: BTreeSet<Key>,
-    /// What was read, or looked for, besides the object itself.
-    pub(crate) dependencies: BTreeSet<Id>,
+    pub(crate) services: Box<[(String, ServicePort)]>,
+    /// Secrets that are wanted, whether they are there or not; in order.
+    pub(crate) secrets: Box<[Key]>,
+    /// What was read, or looked for, besides the object itself; in order.
+    pub(crate) dependencies: Box<[Id]>,
 }
 
 impl ObjectClaims {

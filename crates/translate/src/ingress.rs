@@ -32,7 +32,7 @@ pub(crate) fn read(mut reading: Reading<'_>, id: &Id, ingress: &Ingress) -> Obje
     let spec = ingress.spec.clone().unwrap_or_default();
     let profile = ownership::of_ingress(&mut reading, &id.key.namespace, spec.ingress_class_name.as_deref(), annotations);
     let Some(profile) = profile else {
-        return ObjectClaims { dependencies: reading.dependencies, ..ObjectClaims::default() };
+        return ObjectClaims { dependencies: reading.dependencies.into_iter().collect(), ..ObjectClaims::default() };
     };
     let asked = Asked::read(&mut reading, profile.defaults(), annotations);
     let order = Arc::new(Order {
@@ -62,9 +62,9 @@ pub(crate) fn read(mut reading: Reading<'_>, id: &Id, ingress: &Ingress) -> Obje
         order,
         findings: reading.pools.findings.share(reading.findings),
         hosts: hosts.into_iter().map(|(pattern, claim)| (pattern, Arc::new(claim))).collect(),
-        services: reading.services,
-        secrets: reading.secrets,
-        dependencies: reading.dependencies,
+        services: reading.services.into(),
+        secrets: reading.secrets.into_iter().collect(),
+        dependencies: reading.dependencies.into_iter().collect(),
     }
 }
 

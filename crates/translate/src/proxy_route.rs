@@ -36,7 +36,7 @@ const MAX_RULES: usize = 64;
 pub(crate) fn read(mut reading: Reading<'_>, id: &Id, object: &ProxyRoute) -> ObjectClaims {
     let spec = &object.spec;
     if !ownership::of_proxy_route(&mut reading, &id.key.namespace, spec.ingress_class_name.as_deref()) {
-        return ObjectClaims { dependencies: reading.dependencies, ..ObjectClaims::default() };
+        return ObjectClaims { dependencies: reading.dependencies.into_iter().collect(), ..ObjectClaims::default() };
     }
     if spec.ingress_class_name.is_some() {
         reading.honoured("spec.ingressClassName");
@@ -91,9 +91,9 @@ pub(crate) fn read(mut reading: Reading<'_>, id: &Id, object: &ProxyRoute) -> Ob
         }),
         findings: reading.pools.findings.share(reading.findings),
         hosts,
-        services: reading.services,
-        secrets: reading.secrets,
-        dependencies: reading.dependencies,
+        services: reading.services.into(),
+        secrets: reading.secrets.into_iter().collect(),
+        dependencies: reading.dependencies.into_iter().collect(),
     }
 }
 

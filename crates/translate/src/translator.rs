@@ -64,10 +64,15 @@ struct Known {
 struct HostState {
     claims: Claims,
     /// Who was told something when this host was merged last.
-    told: BTreeSet<Id>,
+    told: Box<[Id]>,
 }
 
 type Endpoints = BTreeMap<ServicePort, Arc<EndpointSet>>;
+
+/// What is in one list and not in the other, which is in order.
+fn absent<'a, T: Ord>(from: &'a [T], other: &[T]) -> impl Iterator<Item = &'a T> {
+    from.iter().filter(|item| other.binary_search(item).is_err())
+}
 
 /// A step from one model to the next.
 pub(crate) enum ModelEdit {
@@ -303,7 +308,7 @@ impl Translator {
     }
 
     fn note_dependencies(&mut self, id: &Id, before: &ObjectClaims, now: &ObjectClaims) {
-        for gone in before.dependencies.difference(&now.dependencies) {
+        for gone in absent(&before.dependencies, &now.dependencies) {
             if let Some(dependents) = self.dependents.get_mut(gone) {
                 dependents.remove(id);
                 if dependents.is_empty() {
@@ -311,7 +316,7 @@ impl Translator {
                 }
             }
         }
-        for new in now.dependencies.difference(&before.dependencies) {
+        for new in absent(&now.dependencies, &before.dependencies) {
             self.dependents.entry(new.clone()).or_default().insert(id.clone());
         }
     }
@@ -331,14 +336,14 @@ impl Translator {
     }
 
     fn note_secrets(&mut self, before: &ObjectClaims, now: &ObjectClaims, work: &mut Work) {
-        for gone in before.secrets.difference(&now.secrets) {
+        for gone in absent(&before.secrets, &now.secrets) {
             count_down(&mut self.secret_uses, gone);
             work.secrets.insert(gone.clone());
             if !self.secret_uses.contains_key(gone) {
                 self.certificates.remove(gone);
             }
         }
-        for new in now.secrets.difference(&before.secrets) {
+        for new in absent(&now.secrets, &before.secrets) {
             *self.secret_uses.entry(new.clone()).or_default() += 1;
             work.secrets.insert(new.clone());
         }
@@ -374,8 +379,10 @@ impl Translator {
         for (id, finding) in merged.conflicts {
             told.entry(id).or_default().push(finding);
         }
-        let concerned: BTreeSet<Id> = told.keys().cloned().collect();
-        for id in std::mem::replace(&mut state.told, concerned).union(&state.told) {
+        let mut concerned: BTreeSet<Id> = std::mem::take(&mut state.told).into_iter().collect();
+        state.told = told.keys().cloned().collect();
+        concerned.extend(told.keys().cloned());
+        for id in &concerned {
             let by_host = self.conflicts.entry(id.clone()).or_default();
             let before = by_host.remove(pattern);
             let now = told.remove(id);
