@@ -218,17 +218,16 @@ impl Document<'_> {
         }
     }
 
-    /// Of what kind it says to be before anything is wrong with it.
+    /// Of what kind it says to be before anything is wrong with it. Not of JSON: reading it twice costs little, and only a whole reading finds what it
+    /// says twice.
     fn beginning(&self) -> Header {
         let mut header = Header::default();
-        let seed = Beginning(&mut header);
-        let _ = match self.syntax {
-            Syntax::Yaml => serde_saphyr::with_deserializer_from_str_with_options(self.text, options(self.text), |deserializer| {
+        if self.syntax == Syntax::Yaml {
+            let seed = Beginning(&mut header);
+            let _ = serde_saphyr::with_deserializer_from_str_with_options(self.text, options(self.text), |deserializer| {
                 seed.deserialize(deserializer)
-            })
-            .is_ok(),
-            Syntax::Json => seed.deserialize(&mut serde_json::Deserializer::from_str(self.text)).is_ok(),
-        };
+            });
+        }
         header
     }
 
@@ -515,6 +514,8 @@ mod tests {
         assert_eq!(count("metadata: {name: s}\nspec: {ports: [{port: 80}]}\nkind: Service\napiVersion: v1\n"), 1);
         let twice = error(&format!("{SERVICE}kind: Ingress\n"));
         assert!(twice.line == 5 && twice.message.contains("duplicate"), "{twice}");
+        let twice = error(r#"{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "kind": "Service"}"#);
+        assert!(twice.message.contains("duplicate"), "{twice}");
         let broken = error(&format!("{SERVICE}status: [\n"));
         assert!(broken.line >= 5, "{broken}");
         let foreign = error("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: [\n");
