@@ -19,7 +19,7 @@ use penstock_api::ProxyRoute;
 use penstock_translate::{Kind, Object};
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor},
+    de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor},
 };
 use serde_saphyr::Spanned;
 
@@ -83,14 +83,6 @@ impl Header {
 
 /// Reads a mapping until it knows both fields, which mostly come first. That it stops there is an error to the parser.
 struct Beginning<'a>(&'a mut Header);
-
-impl<'de> DeserializeSeed<'de> for Beginning<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
 
 impl<'de> Visitor<'de> for Beginning<'_> {
     type Value = ();
@@ -223,9 +215,8 @@ impl Document<'_> {
     fn beginning(&self) -> Header {
         let mut header = Header::default();
         if self.syntax == Syntax::Yaml {
-            let seed = Beginning(&mut header);
             let _ = serde_saphyr::with_deserializer_from_str_with_options(self.text, options(self.text), |deserializer| {
-                seed.deserialize(deserializer)
+                deserializer.deserialize_map(Beginning(&mut header))
             });
         }
         header
@@ -325,16 +316,12 @@ fn is_content(line: &str) -> bool {
 
 fn parse_document(document: &Document<'_>, parsed: &mut Parsed) -> Result<(), Note> {
     // What is wrong with the rest of a document that means something shows when it is read as what it is.
-    let object = match document.beginning().known() {
-        Some(kind) => known_object(kind, document, parsed)?,
-        None => {
-            let header: Header = document.read()?;
-            match header.known() {
-                Some(kind) => known_object(kind, document, parsed)?,
-                None => return parse_other(&header, document, parsed),
-            }
-        }
-    };
+    let mut header = document.beginning();
+    if header.known().is_none() {
+        header = document.read()?;
+    }
+    let Some(kind) = header.known() else { return parse_other(&header, document, parsed) };
+    let object = known_object(kind, document, parsed)?;
     parsed.objects.push(Located { object, line: document.note(first_line(document), 1, String::new()).line });
     Ok(())
 }
