@@ -2,9 +2,9 @@
 //!
 //! A claim knows nothing of other objects. Precedence, conflicts and what holds for a whole host are settled in `merge`.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::{cmp::Ordering, collections::BTreeSet, fmt, sync::Arc};
 
-use penstock_model::{CertificateSource, HostPattern, ObjectRef, Route, ServicePort, Shared, TlsVersion};
+use penstock_model::{CertificateSource, HostPattern, Route, ServicePort, Shared, TlsVersion};
 
 use crate::{Finding, Id, Key, Kind, certificates::Certificate};
 
@@ -14,20 +14,56 @@ pub(crate) struct ObjectClaims {
     /// Whether the object is ours. If not, it claims nothing and is not reported on.
     pub(crate) ours: bool,
     pub(crate) generation: i64,
-    pub(crate) order: Arc<Order>,
     /// Shared with the report, and with other objects that are told the same.
     pub(crate) findings: Shared<[Finding]>,
     /// In order.
     pub(crate) hosts: Box<[(HostPattern, Arc<HostClaim>)]>,
-    /// Which Service ports are named, by which field.
-    pub(crate) services: Box<[(String, ServicePort)]>,
-    /// Secrets that are wanted, whether they are there or not; in order.
-    pub(crate) secrets: Box<[Key]>,
-    /// What was read, or looked for, besides the object itself; in order.
-    pub(crate) dependencies: Box<[Id]>,
+    /// None if there are none, as with thousands of routes to addresses.
+    pub(crate) needs: Option<Box<Needs>>,
+}
+
+/// What an object names besides itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Needs {
+    services: Box<[(String, ServicePort)]>,
+    secrets: Box<[Key]>,
+    dependencies: Box<[Id]>,
+}
+
+impl Needs {
+    /// None if there are none.
+    pub(crate) fn of(
+        services: Vec<(String, ServicePort)>,
+        secrets: BTreeSet<Key>,
+        dependencies: BTreeSet<Id>,
+    ) -> Option<Box<Self>> {
+        let any = !(services.is_empty() && secrets.is_empty() && dependencies.is_empty());
+        any.then(|| {
+            Box::new(Self {
+                services: services.into(),
+                secrets: secrets.into_iter().collect(),
+                dependencies: dependencies.into_iter().collect(),
+            })
+        })
+    }
 }
 
 impl ObjectClaims {
+    /// Which Service ports are named, by which field.
+    pub(crate) fn services(&self) -> &[(String, ServicePort)] {
+        self.needs.as_ref().map_or(&[], |needs| &needs.services)
+    }
+
+    /// Secrets that are wanted, whether they are there or not; in order.
+    pub(crate) fn secrets(&self) -> &[Key] {
+        self.needs.as_ref().map_or(&[], |needs| &needs.secrets)
+    }
+
+    /// What was read, or looked for, besides the object itself; in order.
+    pub(crate) fn dependencies(&self) -> &[Id] {
+        self.needs.as_ref().map_or(&[], |needs| &needs.dependencies)
+    }
+
     /// What is said about one host.
     pub(crate) fn host(&self, pattern: &HostPattern) -> Option<&Arc<HostClaim>> {
         let place = self.hosts.binary_search_by(|(known, _)| known.cmp(pattern)).ok()?;
@@ -37,12 +73,12 @@ impl ObjectClaims {
 
 /// Who comes first: the oldest; of one age, native before ingress-nginx; then by namespace and name, which ingress-nginx reads from Z to
 /// A (`ingress-nginx` v1.15.1, recorded).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Order {
     /// `metadata.creationTimestamp` in seconds; what has none (an object from a file) counts as oldest.
     pub(crate) created: Option<i64>,
     pub(crate) ingress_nginx: bool,
-    pub(crate) object: Option<Id>,
+    pub(crate) object: Id,
 }
 
 impl Ord for Order {
@@ -55,8 +91,15 @@ impl Ord for Order {
 }
 
 impl Order {
-    fn name(&self) -> Option<(&Key, Kind)> {
-        self.object.as_ref().map(|id| (&id.key, id.kind))
+    fn name(&self) -> (&Key, Kind) {
+        (&self.object.key, self.object.kind)
+    }
+}
+
+/// As the owner of another object is told of it.
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.object.object_ref().fmt(f)
     }
 }
 
@@ -68,18 +111,18 @@ impl PartialOrd for Order {
 
 /// All claims on one host, in order. A list, since most hosts have one, for which a map would have room for eleven.
 #[derive(Debug, Default)]
-pub(crate) struct Claims(Vec<(Arc<Order>, Arc<HostClaim>)>);
+pub(crate) struct Claims(Vec<Arc<HostClaim>>);
 
 impl Claims {
     /// Puts a claim in the place of the one of the same order.
-    pub(crate) fn insert(&mut self, order: Arc<Order>, claim: Arc<HostClaim>) {
-        match self.place(&order) {
-            Ok(place) => self.0.splice(place..=place, [(order, claim)]).for_each(drop),
+    pub(crate) fn insert(&mut self, claim: Arc<HostClaim>) {
+        match self.place(&claim.order) {
+            Ok(place) => self.0.splice(place..=place, [claim]).for_each(drop),
             Err(place) => {
                 if self.0.is_empty() {
                     self.0.reserve_exact(1);
                 }
-                self.0.insert(place, (order, claim));
+                self.0.insert(place, claim);
             }
         }
     }
@@ -94,25 +137,21 @@ impl Claims {
         self.0.is_empty()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Arc<Order>, &Arc<HostClaim>)> {
-        self.0.iter().map(|(order, claim)| (order, claim))
-    }
-
-    pub(crate) fn values(&self) -> impl Iterator<Item = &Arc<HostClaim>> {
-        self.0.iter().map(|(_, claim)| claim)
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &HostClaim> {
+        self.0.iter().map(|claim| &**claim)
     }
 
     /// Where the claim of an order is, or would be.
     fn place(&self, order: &Order) -> Result<usize, usize> {
-        self.0.binary_search_by(|(known, _)| (**known).cmp(order))
+        self.0.binary_search_by(|known| (*known.order).cmp(order))
     }
 }
 
 /// What one object says about one host. There may be thousands of hosts: what few have is boxed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HostClaim {
-    pub(crate) object: ObjectRef,
-    pub(crate) ingress_nginx: bool,
+    /// Whose it is, and when its turn comes.
+    pub(crate) order: Arc<Order>,
     pub(crate) routes: Vec<RouteClaim>,
     /// A redirect of `/` that goes before every other route of the host (`app-root`).
     pub(crate) app_root: Option<Box<RouteClaim>>,
@@ -166,19 +205,19 @@ mod tests {
     use super::*;
 
     fn order(created: i64) -> Arc<Order> {
-        Arc::new(Order { created: Some(created), ..Order::default() })
+        Arc::new(Order { created: Some(created), ingress_nginx: false, object: Id::new(Kind::ProxyRoute, "ns", "of that age") })
     }
 
-    fn claim(name: &str) -> Arc<HostClaim> {
+    fn claim(created: i64, name: &str) -> Arc<HostClaim> {
+        let tls = TlsClaim { field: name.into(), given: Vec::new(), otherwise: CertificateSource::SelfSigned, min_version: None };
         Arc::new(HostClaim {
-            object: ObjectRef::new("ProxyRoute", "ns", name),
-            ingress_nginx: false,
+            order: order(created),
             routes: Vec::new(),
             app_root: None,
             fallback: None,
             rule_less: false,
             implied_root: None,
-            tls: None,
+            tls: Some(Box::new(tls)),
             certificate_only: false,
         })
     }
@@ -187,9 +226,10 @@ mod tests {
     fn claims_stand_in_order_one_for_each_object() {
         let mut claims = Claims::default();
         for (created, name) in [(2, "second"), (1, "first"), (3, "third"), (2, "second again")] {
-            claims.insert(order(created), claim(name));
+            claims.insert(claim(created, name));
         }
-        let names = |claims: &Claims| claims.values().map(|claim| claim.object.name.to_string()).collect::<Vec<_>>();
+        let names =
+            |claims: &Claims| claims.iter().filter_map(|claim| Some(claim.tls.as_ref()?.field.to_string())).collect::<Vec<_>>();
         assert_eq!(names(&claims), ["first", "second again", "third"]);
         claims.remove(&order(2));
         claims.remove(&order(4));

@@ -32,13 +32,13 @@ pub(crate) fn read(mut reading: Reading<'_>, id: &Id, ingress: &Ingress) -> Obje
     let spec = ingress.spec.clone().unwrap_or_default();
     let profile = ownership::of_ingress(&mut reading, &id.key.namespace, spec.ingress_class_name.as_deref(), annotations);
     let Some(profile) = profile else {
-        return ObjectClaims { dependencies: reading.dependencies.into_iter().collect(), ..ObjectClaims::default() };
+        return ObjectClaims { needs: reading.needs(), ..ObjectClaims::default() };
     };
     let asked = Asked::read(&mut reading, profile.defaults(), annotations);
     let order = Arc::new(Order {
         created: ingress.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
         ingress_nginx: profile == Profile::IngressNginx,
-        object: Some(id.clone()),
+        object: id.clone(),
     });
     let policies = reading.pools.policies.share(asked.policies.clone());
     let mut reader = Reader {
@@ -48,6 +48,7 @@ pub(crate) fn read(mut reading: Reading<'_>, id: &Id, ingress: &Ingress) -> Obje
         defaults: profile.defaults(),
         nginx: profile == Profile::IngressNginx,
         object: id.object_ref(),
+        order,
         namespace: &id.key.namespace,
         hosts: BTreeMap::new(),
         rule_less: spec.rules.as_ref().is_none_or(Vec::is_empty),
@@ -55,16 +56,13 @@ pub(crate) fn read(mut reading: Reading<'_>, id: &Id, ingress: &Ingress) -> Obje
     if !reader.asked.refused {
         reader.spec(&spec);
     }
-    let Reader { reading, hosts, .. } = reader;
+    let Reader { mut reading, hosts, .. } = reader;
     ObjectClaims {
         ours: true,
         generation: ingress.metadata.generation.unwrap_or_default(),
-        order,
-        findings: reading.pools.findings.share(reading.findings),
+        findings: reading.share_findings(),
         hosts: hosts.into_iter().map(|(pattern, claim)| (pattern, Arc::new(claim))).collect(),
-        services: reading.services.into(),
-        secrets: reading.secrets.into_iter().collect(),
-        dependencies: reading.dependencies.into_iter().collect(),
+        needs: reading.needs(),
     }
 }
 
@@ -75,6 +73,7 @@ struct Reader<'w, 'a> {
     defaults: &'static Defaults,
     nginx: bool,
     object: ObjectRef,
+    order: Arc<Order>,
     namespace: &'a str,
     hosts: BTreeMap<HostPattern, HostClaim>,
     rule_less: bool,
@@ -129,8 +128,7 @@ impl Reader<'_, '_> {
     /// The claim on a host, which begins empty.
     fn host(&mut self, pattern: &HostPattern) -> &mut HostClaim {
         self.hosts.entry(pattern.clone()).or_insert_with(|| HostClaim {
-            object: self.object.clone(),
-            ingress_nginx: self.nginx,
+            order: Arc::clone(&self.order),
             routes: Vec::new(),
             app_root: None,
             fallback: None,
@@ -451,10 +449,10 @@ pub(crate) const HEALTH: &str = "/healthz";
 
 /// The answer to health checks at the host of all others, which no Ingress takes from ingress-nginx that does not name the path. Where the
 /// host has no root, the data plane answers by itself.
-pub(crate) fn health(root: &ObjectRef) -> Route {
+pub(crate) fn health(root: ObjectRef) -> Route {
     let answer = Respond { code: 200, body: Some("ok\n".into()), content_type: Some("text/plain; charset=utf-8".into()) };
     Route {
-        object: root.clone(),
+        object: root,
         rule: "healthz".into(),
         matches: Match {
             path: PathMatch::Exact(HEALTH.into()),

@@ -14,7 +14,7 @@ use crate::{
     Finding, Id, Reason, Verdict,
     annotations::quoted,
     certificates::Certificate,
-    claim::{Claims, HostClaim, NginxPath, Order, RouteClaim},
+    claim::{Claims, HostClaim, NginxPath, RouteClaim},
     ingress,
     locations::{self, Location},
 };
@@ -31,7 +31,7 @@ pub(crate) fn merge(pattern: &HostPattern, claims: &Claims, previous: Option<&Ar
     if claims.is_empty() {
         return Merged::default();
     }
-    let asked = claims.values().flat_map(|claim| &claim.routes).filter_map(|route| route.nginx.as_deref());
+    let asked = claims.iter().flat_map(|claim| &claim.routes).filter_map(|route| route.nginx.as_deref());
     let regexes = asked.into_iter().any(locations::makes_regexes);
     let mut merging = Merging::take_all(pattern, claims, regexes);
     if regexes && !merging.patterns.iter().any(|(nginx, _)| locations::makes_regexes(nginx)) {
@@ -50,7 +50,7 @@ struct Merging<'c> {
     certificate_only: bool,
     /// The host-wide rule of ingress-nginx holds: all its paths are regular expressions.
     regexes: bool,
-    taken: HashMap<MatchKey<'c>, (&'c Order, &'c HostClaim)>,
+    taken: HashMap<MatchKey<'c>, &'c HostClaim>,
     /// Exact paths of ingress-nginx, which decide how a Prefix path is split.
     exact: Vec<&'c str>,
     routes: Vec<Arc<Route>>,
@@ -102,7 +102,7 @@ impl<'c> Merging<'c> {
     fn take_all(pattern: &'c HostPattern, claims: &'c Claims, regexes: bool) -> Self {
         let mut merging = Self {
             pattern,
-            certificate_only: claims.values().all(|claim| claim.certificate_only),
+            certificate_only: claims.iter().all(|claim| claim.certificate_only),
             regexes,
             taken: HashMap::new(),
             exact: Vec::new(),
@@ -110,38 +110,38 @@ impl<'c> Merging<'c> {
             patterns: Vec::new(),
             conflicts: Vec::new(),
         };
-        let mut app_root = claims.iter().filter(|(_, claim)| claim.ingress_nginx && claim.app_root.is_some()).peekable();
-        for (order, claim) in claims.iter() {
-            if claim.ingress_nginx {
+        let mut app_root = claims.iter().filter(|claim| claim.order.ingress_nginx && claim.app_root.is_some()).peekable();
+        for claim in claims.iter() {
+            if claim.order.ingress_nginx {
                 // That of ingress-nginx goes before every path of every Ingress of the host.
-                for (order, claim) in app_root.by_ref() {
-                    merging.app_root(order, claim);
+                for claim in app_root.by_ref() {
+                    merging.app_root(claim);
                 }
             } else {
-                merging.app_root(order, claim);
+                merging.app_root(claim);
             }
             for route in &claim.routes {
-                merging.path(order, claim, route);
+                merging.path(claim, route);
             }
         }
         merging
     }
 
-    fn app_root(&mut self, order: &'c Order, claim: &'c HostClaim) {
+    fn app_root(&mut self, claim: &'c HostClaim) {
         let Some(app_root) = &claim.app_root else { return };
-        if self.take(MatchKey::of(&app_root.route), order, claim, &app_root.field, "app-root") {
+        if self.take(MatchKey::of(&app_root.route), claim, &app_root.field, "app-root") {
             self.routes.push(Arc::clone(&app_root.route));
         }
     }
 
-    fn path(&mut self, order: &'c Order, claim: &'c HostClaim, route: &'c RouteClaim) {
+    fn path(&mut self, claim: &'c HostClaim, route: &'c RouteClaim) {
         let key = match &route.nginx {
             // As patterns, `/foo` and `/foo/` are two.
             Some(nginx) if self.regexes && nginx.exact => MatchKey::of_path(KeyPath::Exact(&nginx.path)),
             Some(nginx) if self.regexes && &*nginx.path != "/" => MatchKey::of_path(KeyPath::Prefix(&nginx.path)),
             _ => MatchKey::of(&route.route),
         };
-        if !self.take(key, order, claim, &route.field, "path") {
+        if !self.take(key, claim, &route.field, "path") {
             return;
         }
         if let Some(nginx) = &route.nginx {
@@ -157,24 +157,24 @@ impl<'c> Merging<'c> {
     }
 
     /// Whether the claim gets what it asks for; if not, its owner is told why.
-    fn take(&mut self, key: MatchKey<'c>, order: &'c Order, claim: &'c HostClaim, field: &str, what: &str) -> bool {
-        let (first, winner) = match self.taken.entry(key) {
+    fn take(&mut self, key: MatchKey<'c>, claim: &'c HostClaim, field: &str, what: &str) -> bool {
+        let winner = match self.taken.entry(key) {
             Entry::Vacant(place) => {
-                place.insert((order, claim));
+                place.insert(claim);
                 return true;
             }
             Entry::Occupied(place) => *place.get(),
         };
-        let message = if first == order {
+        let message = if winner.order == claim.order {
             format!("this object asks for the same requests to host {} before; this {what} is not served", self.pattern)
         } else {
             format!(
                 "the same requests to host {} are claimed by {}; this {what} is not served",
                 self.pattern,
-                describe(order, first, winner)
+                describe(claim, winner)
             )
         };
-        self.conflict(order, field, message);
+        self.conflict(claim, field, message);
         false
     }
 
@@ -182,8 +182,7 @@ impl<'c> Merging<'c> {
     fn tell_of_regexes(&mut self, claims: &'c Claims) {
         let cause = self.patterns.iter().find(|(nginx, _)| locations::makes_regexes(nginx)).map(|(_, route)| route.object.clone());
         let Some(cause) = cause.filter(|_| self.regexes) else { return };
-        for (order, claim) in claims.iter() {
-            let Some(id) = &order.object else { continue };
+        for claim in claims.iter() {
             for route in &claim.routes {
                 let Some(nginx) = &route.nginx else { continue };
                 if &*nginx.path == "/" || locations::makes_regexes(nginx) {
@@ -201,16 +200,14 @@ impl<'c> Merging<'c> {
                     reason: Reason::NoEffect,
                     message,
                 };
-                self.conflicts.push((id.clone(), finding));
+                self.conflicts.push((claim.order.object.clone(), finding));
             }
         }
     }
 
-    fn conflict(&mut self, order: &Order, field: &str, message: String) {
-        if let Some(id) = &order.object {
-            let finding = Finding { verdict: Verdict::Refused, field: field.to_owned(), reason: Reason::Conflict, message };
-            self.conflicts.push((id.clone(), finding));
-        }
+    fn conflict(&mut self, claim: &HostClaim, field: &str, message: String) {
+        let finding = Finding { verdict: Verdict::Refused, field: field.to_owned(), reason: Reason::Conflict, message };
+        self.conflicts.push((claim.order.object.clone(), finding));
     }
 
     /// What takes the requests that no path takes.
@@ -219,50 +216,50 @@ impl<'c> Merging<'c> {
         let mut winner = self.taken.get(&root).copied();
         let any = *self.pattern == HostPattern::Any;
         // Among the Ingresses of ingress-nginx only the one that made the host can say. That of all other hosts is there from the start.
-        let first_nginx = claims.iter().find(|(_, claim)| claim.ingress_nginx);
-        let made_by = first_nginx.filter(|_| !any).map(|(order, claim)| (&**order, &**claim));
-        let mut asking: Vec<_> = claims.iter().filter(|(_, claim)| claim.fallback.is_some()).collect();
+        let first_nginx = claims.iter().find(|claim| claim.order.ingress_nginx);
+        let made_by = first_nginx.filter(|_| !any);
+        let mut asking: Vec<_> = claims.iter().filter(|claim| claim.fallback.is_some()).collect();
         if any {
             // All hosts belong to the default backend of an Ingress without rules before that of one with rules.
-            asking.sort_by_key(|(_, claim)| !claim.rule_less);
+            asking.sort_by_key(|claim| !claim.rule_less);
         }
-        for (order, claim) in asking.into_iter().map(|(order, claim)| (&**order, &**claim)) {
+        for claim in asking {
             let Some(fallback) = &claim.fallback else { continue };
-            let before = winner.or(made_by.filter(|(first, _)| claim.ingress_nginx && *first != order));
+            let before = winner.or(made_by.filter(|first| claim.order.ingress_nginx && first.order != claim.order));
             match before {
                 None => {
-                    winner = Some((order, claim));
+                    winner = Some(claim);
                     self.routes.push(Arc::clone(&fallback.route));
                 }
                 // A path `/` of its own leaves nothing to fall back from.
-                Some((first, _)) if first == order => {}
-                Some((first, holder)) => {
+                Some(holder) if holder.order == claim.order => {}
+                Some(holder) => {
                     let why = if any && holder.rule_less && !claim.rule_less {
-                        format!("{}, which has no rules", holder.object)
-                    } else if first > order {
-                        format!("{}, whose path / takes them", holder.object)
+                        format!("{}, which has no rules", holder.order)
+                    } else if holder.order > claim.order {
+                        format!("{}, whose path / takes them", holder.order)
                     } else {
-                        describe(order, first, holder)
+                        describe(claim, holder)
                     };
                     let message = format!(
                         "the requests to host {} that no path takes belong to {why}; this backend is not used there",
                         self.pattern
                     );
-                    self.conflict(order, &fallback.field, message);
+                    self.conflict(claim, &fallback.field, message);
                 }
             }
         }
         let health = || [KeyPath::Exact(ingress::HEALTH), KeyPath::Prefix(ingress::HEALTH)].map(MatchKey::of_path);
         if any
             && !self.regexes
-            && let Some((_, holder)) = winner
-            && holder.ingress_nginx
+            && let Some(holder) = winner
+            && holder.order.ingress_nginx
             && health().iter().all(|key| !self.taken.contains_key(key))
         {
-            self.routes.push(Arc::new(ingress::health(&holder.object)));
+            self.routes.push(Arc::new(ingress::health(holder.order.object.object_ref())));
         }
         if winner.is_none()
-            && let Some(root) = first_nginx.and_then(|(_, claim)| claim.implied_root.as_ref())
+            && let Some(root) = first_nginx.and_then(|claim| claim.implied_root.as_ref())
         {
             self.routes.push(Arc::clone(root));
         }
@@ -272,14 +269,14 @@ impl<'c> Merging<'c> {
     /// of them a client gets depends on the client, and would be theirs to say. Nobody may add a version: one that the oldest is silent of would
     /// keep its clients out.
     fn tls(&mut self, claims: &'c Claims) -> Option<HostTls> {
-        let mut asking = claims.iter().filter_map(|(order, claim)| Some((order, claim, claim.tls.as_ref()?)));
-        let (first, winner, settled) = asking.next()?;
+        let mut asking = claims.iter().filter_map(|claim| Some((claim, claim.tls.as_ref()?)));
+        let (winner, settled) = asking.next()?;
         let mut given: Vec<&Arc<Certificate>> = settled.given.iter().collect();
         let min_version = settled.min_version.as_ref().map_or_else(TlsVersion::default, |(version, _)| *version);
-        for (order, claim, other) in asking {
+        for (claim, other) in asking {
             let served = |own: &Certificate| given.iter().any(|known| known.pair == own.pair);
             let of_another_kind = |own: &Certificate| !given.is_empty() && given.iter().all(|known| known.kind != own.kind);
-            let may_add = claim.object.namespace == winner.object.namespace;
+            let may_add = claim.order.object.key.namespace == winner.order.object.key.namespace;
             let certificates_fit = if other.given.is_empty() {
                 given.is_empty() && other.otherwise == settled.otherwise
             } else {
@@ -292,12 +289,9 @@ impl<'c> Merging<'c> {
             }
             let refused = [(!certificates_fit).then_some(&other.field), other_version.map(|(_, field)| field)];
             for field in refused.into_iter().flatten() {
-                let message = format!(
-                    "TLS of host {} is settled by {}; this is not used there",
-                    self.pattern,
-                    describe(order, first, winner)
-                );
-                self.conflict(order, field, message);
+                let message =
+                    format!("TLS of host {} is settled by {}; this is not used there", self.pattern, describe(claim, winner));
+                self.conflict(claim, field, message);
             }
         }
         let mut pairs = given.into_iter().map(|certificate| Arc::clone(&certificate.pair));
@@ -311,7 +305,7 @@ impl<'c> Merging<'c> {
             return Vec::new();
         }
         let mut redirects: BTreeMap<&str, Arc<Route>> = BTreeMap::new();
-        for claim in claims.values() {
+        for claim in claims.iter() {
             for route in &claim.routes {
                 let Some(nginx) = &route.nginx else { continue };
                 let short = nginx.path.strip_suffix('/').unwrap_or_default();
@@ -321,7 +315,7 @@ impl<'c> Merging<'c> {
                 }
                 // `/foo/` as a Prefix is the same key as `/foo`: whose it is tells whether the short form is served.
                 let prefix = self.taken.get(&MatchKey::of_path(KeyPath::Prefix(short)));
-                let short_is_served = prefix.is_some_and(|(_, holder)| {
+                let short_is_served = prefix.is_some_and(|holder| {
                     holder.routes.iter().any(|route| match &route.route.matches.path {
                         PathMatch::Prefix(path) => **path == *short,
                         _ => false,
@@ -357,13 +351,13 @@ impl<'c> Merging<'c> {
     }
 }
 
-fn describe(loser: &Order, first: &Order, winner: &HostClaim) -> String {
-    let why = match first.created.cmp(&loser.created) {
+fn describe(loser: &HostClaim, winner: &HostClaim) -> String {
+    let why = match winner.order.created.cmp(&loser.order.created) {
         Ordering::Less => "which is older",
         Ordering::Equal => "which comes first by name",
         Ordering::Greater => "whose app-root goes before every path",
     };
-    format!("{}, {why}", winner.object)
+    format!("{}, {why}", winner.order)
 }
 
 /// Puts the `Arc` of an equal route of before in the place of each route that has one.

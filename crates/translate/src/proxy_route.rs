@@ -36,7 +36,7 @@ const MAX_RULES: usize = 64;
 pub(crate) fn read(mut reading: Reading<'_>, id: &Id, object: &ProxyRoute) -> ObjectClaims {
     let spec = &object.spec;
     if !ownership::of_proxy_route(&mut reading, &id.key.namespace, spec.ingress_class_name.as_deref()) {
-        return ObjectClaims { dependencies: reading.dependencies.into_iter().collect(), ..ObjectClaims::default() };
+        return ObjectClaims { needs: reading.needs(), ..ObjectClaims::default() };
     }
     if spec.ingress_class_name.is_some() {
         reading.honoured("spec.ingressClassName");
@@ -63,10 +63,14 @@ pub(crate) fn read(mut reading: Reading<'_>, id: &Id, object: &ProxyRoute) -> Ob
             routes.extend(rule::read(&mut reading, &object, place, rule, namesake, redirect));
         }
     }
+    let order = Arc::new(Order {
+        created: object.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
+        ingress_nginx: false,
+        object: id.clone(),
+    });
     let claims = hosts.into_iter().map(|(pattern, field)| {
         let claim = HostClaim {
-            object: id.object_ref(),
-            ingress_nginx: false,
+            order: Arc::clone(&order),
             routes: routes
                 .iter()
                 .map(|(field, route)| RouteClaim { field: field.clone(), route: Arc::clone(route), nginx: None })
@@ -84,16 +88,9 @@ pub(crate) fn read(mut reading: Reading<'_>, id: &Id, object: &ProxyRoute) -> Ob
     ObjectClaims {
         ours: true,
         generation: object.metadata.generation.unwrap_or_default(),
-        order: Arc::new(Order {
-            created: object.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
-            ingress_nginx: false,
-            object: Some(id.clone()),
-        }),
-        findings: reading.pools.findings.share(reading.findings),
+        findings: reading.share_findings(),
         hosts,
-        services: reading.services.into(),
-        secrets: reading.secrets.into_iter().collect(),
-        dependencies: reading.dependencies.into_iter().collect(),
+        needs: reading.needs(),
     }
 }
 

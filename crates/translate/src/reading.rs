@@ -6,10 +6,11 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::{Secret, Service};
-use penstock_model::ServicePort;
+use penstock_model::{ServicePort, Shared};
 
 use crate::{
-    Finding, Id, Key, Kind, Reason, Settings, Verdict, World, certificates::Certificate, certificates::SecretProblem, pool::Pools,
+    Finding, Id, Key, Kind, Reason, Settings, Verdict, World, certificates::Certificate, certificates::SecretProblem, claim::Needs,
+    pool::Pools,
 };
 
 /// Certificates by Secret, so that a Secret named by a thousand objects is parsed once.
@@ -45,6 +46,16 @@ impl<'w> Reading<'w> {
             secrets: BTreeSet::new(),
             services: Vec::new(),
         }
+    }
+
+    /// Leaves none.
+    pub(crate) fn share_findings(&mut self) -> Shared<[Finding]> {
+        self.pools.findings.share(std::mem::take(&mut self.findings))
+    }
+
+    /// What was found to be named.
+    pub(crate) fn needs(self) -> Option<Box<Needs>> {
+        Needs::of(self.services, self.secrets, self.dependencies)
     }
 
     pub(crate) fn depend(&mut self, id: Id) {

@@ -35,7 +35,10 @@ pub struct Translator {
     objects: HashMap<Id, Box<Known>>,
     /// Who read, or looked for, an object.
     dependents: HashMap<Id, BTreeSet<Id>>,
-    hosts: HashMap<HostPattern, HostState>,
+    /// Who claims a host.
+    hosts: HashMap<HostPattern, Claims>,
+    /// Who was told something when a host was merged last. Few are.
+    told: HashMap<HostPattern, Box<[Id]>>,
     /// What merging told each object, by host.
     conflicts: HashMap<Id, BTreeMap<HostPattern, Vec<Finding>>>,
     /// How many routes name a backend, how many backends a Service port, how many objects a Secret.
@@ -58,13 +61,6 @@ struct Known {
     claims: ObjectClaims,
     /// How many of its routes are in the model.
     routes: usize,
-}
-
-#[derive(Default)]
-struct HostState {
-    claims: Claims,
-    /// Who was told something when this host was merged last.
-    told: Box<[Id]>,
 }
 
 type Endpoints = BTreeMap<ServicePort, Arc<EndpointSet>>;
@@ -197,6 +193,7 @@ impl Translator {
             objects: HashMap::new(),
             dependents: HashMap::new(),
             hosts: HashMap::new(),
+            told: HashMap::new(),
             conflicts: HashMap::new(),
             backend_uses: HashMap::new(),
             port_uses: BTreeMap::new(),
@@ -308,7 +305,7 @@ impl Translator {
     }
 
     fn note_dependencies(&mut self, id: &Id, before: &ObjectClaims, now: &ObjectClaims) {
-        for gone in absent(&before.dependencies, &now.dependencies) {
+        for gone in absent(before.dependencies(), now.dependencies()) {
             if let Some(dependents) = self.dependents.get_mut(gone) {
                 dependents.remove(id);
                 if dependents.is_empty() {
@@ -316,13 +313,13 @@ impl Translator {
                 }
             }
         }
-        for new in absent(&now.dependencies, &before.dependencies) {
+        for new in absent(now.dependencies(), before.dependencies()) {
             self.dependents.entry(new.clone()).or_default().insert(id.clone());
         }
     }
 
     fn note_services(&mut self, id: &Id, before: &ObjectClaims, now: &ObjectClaims) {
-        for (_, port) in &before.services {
+        for (_, port) in before.services() {
             if let Some(users) = self.port_users.get_mut(port) {
                 users.remove(id);
                 if users.is_empty() {
@@ -330,40 +327,39 @@ impl Translator {
                 }
             }
         }
-        for (_, port) in &now.services {
+        for (_, port) in now.services() {
             self.port_users.entry(port.clone()).or_default().insert(id.clone());
         }
     }
 
     fn note_secrets(&mut self, before: &ObjectClaims, now: &ObjectClaims, work: &mut Work) {
-        for gone in absent(&before.secrets, &now.secrets) {
+        for gone in absent(before.secrets(), now.secrets()) {
             count_down(&mut self.secret_uses, gone);
             work.secrets.insert(gone.clone());
             if !self.secret_uses.contains_key(gone) {
                 self.certificates.remove(gone);
             }
         }
-        for new in absent(&now.secrets, &before.secrets) {
+        for new in absent(now.secrets(), before.secrets()) {
             *self.secret_uses.entry(new.clone()).or_default() += 1;
             work.secrets.insert(new.clone());
         }
     }
 
     fn note_hosts(&mut self, before: &ObjectClaims, now: &mut ObjectClaims, work: &mut Work) {
-        let moved = before.order != now.order;
         for (pattern, claim) in &before.hosts {
-            if moved || now.host(pattern).is_none_or(|now| now != claim) {
-                if let Some(state) = self.hosts.get_mut(pattern) {
-                    state.claims.remove(&before.order);
+            if now.host(pattern).is_none_or(|now| now != claim) {
+                if let Some(claims) = self.hosts.get_mut(pattern) {
+                    claims.remove(&claim.order);
                 }
                 work.hosts.insert(pattern.clone());
             }
         }
         for (pattern, claim) in &mut now.hosts {
             match before.host(pattern) {
-                Some(before) if !moved && before == claim => *claim = Arc::clone(before),
+                Some(before) if before == claim => *claim = Arc::clone(before),
                 _ => {
-                    self.hosts.entry(pattern.clone()).or_default().claims.insert(Arc::clone(&now.order), Arc::clone(claim));
+                    self.hosts.entry(pattern.clone()).or_default().insert(Arc::clone(claim));
                     work.hosts.insert(pattern.clone());
                 }
             }
@@ -373,15 +369,20 @@ impl Translator {
     /// Merges the claims on one host again.
     fn merge(&mut self, pattern: &HostPattern, work: &mut Work) {
         let previous = self.model.now().hosts.get(pattern).cloned();
-        let Some(state) = self.hosts.get_mut(pattern) else { return };
-        let merged = merge(pattern, &state.claims, previous.as_ref());
+        let Some(claims) = self.hosts.get(pattern) else { return };
+        let merged = merge(pattern, claims, previous.as_ref());
+        if claims.is_empty() {
+            self.hosts.remove(pattern);
+        }
         let mut told: BTreeMap<Id, Vec<Finding>> = BTreeMap::new();
         for (id, finding) in merged.conflicts {
             told.entry(id).or_default().push(finding);
         }
-        let mut concerned: BTreeSet<Id> = std::mem::take(&mut state.told).into_iter().collect();
-        state.told = told.keys().cloned().collect();
+        let mut concerned: BTreeSet<Id> = self.told.remove(pattern).into_iter().flatten().collect();
         concerned.extend(told.keys().cloned());
+        if !told.is_empty() {
+            self.told.insert(pattern.clone(), told.keys().cloned().collect());
+        }
         for id in &concerned {
             let by_host = self.conflicts.entry(id.clone()).or_default();
             let before = by_host.remove(pattern);
@@ -395,9 +396,6 @@ impl Translator {
             if by_host.is_empty() {
                 self.conflicts.remove(id);
             }
-        }
-        if state.claims.is_empty() {
-            self.hosts.remove(pattern);
         }
         let same = match (&previous, &merged.host) {
             (Some(previous), Some(now)) => Arc::ptr_eq(previous, now),
@@ -503,7 +501,7 @@ impl Translator {
             return (before.is_some() && id.kind != Kind::Secret).then_some((object, None));
         };
         let told: Vec<&Finding> = self.conflicts.get(id).into_iter().flat_map(BTreeMap::values).flatten().collect();
-        let silent: Vec<Finding> = claims.services.iter().filter_map(|(field, port)| self.silent(field, port)).collect();
+        let silent: Vec<Finding> = claims.services().iter().filter_map(|(field, port)| self.silent(field, port)).collect();
         let superseded =
             |finding: &&Finding| finding.verdict == Verdict::Honoured && told.iter().any(|told| told.field == finding.field);
         let findings: Shared<[Finding]> = if told.is_empty() && silent.is_empty() {
