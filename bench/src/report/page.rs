@@ -16,7 +16,7 @@ pub fn page(results: &Results, plots: &str) -> String {
     let usual_runs = results.usual_runs();
     let when = match results.dates() {
         (first, last) if first == last => format!("the run of {first}"),
-        (first, last) => format!("a run in blocks from {first} to {last}"),
+        (first, last) => format!("runs of {first} to {last}"),
     };
     let mut page = format!(
         "# Benchmarks\n\nWritten by `make bench` from {when} ({}each figure {usual_runs} times where its row does not say otherwise, {:.0} minutes); do not edit. \
