@@ -1,8 +1,9 @@
-//! A plot of one group: a block for each row, a bar for each proxy, as long as its ratio to the best of nginx and HAProxy.
+//! A plot of one group: a block for each row, a bar for each proxy, as long as its ratio to the best of nginx and HAProxy. Rows that neither has
+//! share a measure with all such rows of their unit, so that one can be held against the other.
 
 use std::fmt::Write;
 
-use super::results::{Results, RowResult, digits};
+use super::results::{Figure, Results, RowResult, digits};
 use crate::rows::{Group, Target, Unit};
 
 const WIDTH: f64 = 860.0;
@@ -42,8 +43,8 @@ pub fn plot(results: &Results, group: Group) -> Option<String> {
     }
     let mut body = String::new();
     let mut y = 34.0;
-    for row in rows {
-        y = block(&mut body, results, row, y);
+    for row in &rows {
+        y = block(&mut body, results, row, measure(&rows, row), y);
     }
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" \
@@ -56,12 +57,20 @@ pub fn plot(results: &Results, group: Group) -> Option<String> {
     Some(svg)
 }
 
-/// Draws a row from `y` on; gives where the next one begins.
-fn block(svg: &mut String, results: &Results, row: &RowResult, mut y: f64) -> f64 {
+/// What a bar's length is counted in.
+fn measure(rows: &[&RowResult], row: &RowResult) -> f64 {
+    let yardstick = |row: &RowResult| row.best().filter(|best| *best > 0.0);
+    yardstick(row).unwrap_or_else(|| {
+        let alike = rows.iter().filter(|other| other.unit == row.unit && yardstick(other).is_none());
+        let summaries = alike.flat_map(|row| row.figures.values()).filter_map(Figure::summary);
+        summaries.map(|summary| summary.most).fold(f64::MIN_POSITIVE, f64::max)
+    })
+}
+
+/// Draws a row from `y` on, `unit` being one; gives where the next one begins.
+fn block(svg: &mut String, results: &Results, row: &RowResult, unit: f64, mut y: f64) -> f64 {
     let drawn: Vec<_> = results.peers.iter().filter_map(|peer| Some((peer, row.figures.get(&peer.name)?.summary()?))).collect();
-    // Without nginx and HAProxy the longest bar is the measure.
     let longest = drawn.iter().map(|(_, summary)| summary.median).fold(f64::MIN_POSITIVE, f64::max);
-    let unit = row.best().filter(|best| *best > 0.0).unwrap_or(longest);
     let most = (longest / unit).clamp(1.0, LONGEST);
     let length = |value: f64| (value / unit).min(most) / most * (RIGHT - LEFT);
     let title = format!("{}, {}", row.title, row.unit.text());
@@ -105,4 +114,19 @@ fn block(svg: &mut String, results: &Results, row: &RowResult, mut y: f64) -> f6
 
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::results::tests::row;
+
+    #[test]
+    fn rows_without_a_yardstick_share_a_measure_with_those_of_their_unit() {
+        let alone = |unit, sample| row(unit, None, &[("penstock", &[sample])]);
+        let beside = row(Unit::Microseconds, None, &[("penstock", &[900.0]), ("nginx", &[10.0])]);
+        let (long, short, other) = (alone(Unit::Microseconds, 100.0), alone(Unit::Microseconds, 5.0), alone(Unit::Kibibytes, 7.0));
+        let rows = [&long, &short, &other, &beside];
+        assert_eq!(rows.map(|row| digits(measure(&rows, row))), [100.0, 100.0, 7.0, 10.0].map(digits));
+    }
 }
