@@ -291,34 +291,34 @@ async fn no_spelling_of_a_path_passes_by_its_guard_over_http2() {
     }
 }
 
-/// A path, and what a guard of `/admin` alone makes of it.
-const OWN: &[(&str, &str)] = &[
-    ("/admin", DENIED),
-    ("/admin?x", DENIED),
-    ("/%61dmin", DENIED),
-    ("/%61%64%6D%69%6e", DENIED),
-    ("/./admin", DENIED),
-    ("/%2e/%61dmin", DENIED),
-    ("/x/%2E%2e/admin", DENIED),
-    ("/../admin", DENIED),
-    ("/admin/../admin", DENIED),
-    ("/admin/", "200"),
-    ("/admin/.", "200 as /admin/"),
-    ("/admin/x/..", "200 as /admin/"),
-    ("/admin/x", "200"),
-    ("//admin", DOUBTED),
-    ("/x/..//admin", DOUBTED),
-    ("/%2fadmin", DOUBTED),
+/// A path, and what a normalised and a decoded guard of `/admin` alone make of it.
+const OWN: &[(&str, &str, &str)] = &[
+    ("/admin", DENIED, DENIED),
+    ("/admin?x", DENIED, DENIED),
+    ("/%61dmin", DENIED, DENIED),
+    ("/%61%64%6D%69%6e", DENIED, DENIED),
+    ("/./admin", DENIED, DENIED),
+    ("/%2e/%61dmin", DENIED, DENIED),
+    ("/x/%2E%2e/admin", DENIED, DENIED),
+    ("/../admin", DENIED, DOUBTED),
+    ("/admin/../admin", DENIED, DENIED),
+    ("/admin/", "200", "200"),
+    ("/admin/.", "200 as /admin/", "200"),
+    ("/admin/x/..", "200 as /admin/", "200"),
+    ("/admin/x", "200", "200"),
+    ("//admin", DOUBTED, DENIED),
+    ("/x/..//admin", DOUBTED, DENIED),
+    ("/%2fadmin", DOUBTED, DENIED),
     // As a slash behind it: another path.
-    ("/admin%2f", "200"),
-    ("/x%2f..%2fadmin", DOUBTED),
-    ("/x/..%2fadmin", DOUBTED),
-    ("/admin;x", DOUBTED),
-    ("/;x/admin", DOUBTED),
-    ("/..;/admin", DOUBTED),
-    ("/x\\..\\admin", DOUBTED),
-    ("/admin%00", DOUBTED),
-    ("/%2561dmin", "200"),
+    ("/admin%2f", "200", "200"),
+    ("/x%2f..%2fadmin", DOUBTED, DENIED),
+    ("/x/..%2fadmin", DOUBTED, DENIED),
+    ("/admin;x", DOUBTED, DOUBTED),
+    ("/;x/admin", DOUBTED, DOUBTED),
+    ("/..;/admin", DOUBTED, DOUBTED),
+    ("/x\\..\\admin", DOUBTED, DOUBTED),
+    ("/admin%00", DOUBTED, DOUBTED),
+    ("/%2561dmin", "200", "200"),
 ];
 
 fn own() -> PathMatch {
@@ -328,32 +328,38 @@ fn own() -> PathMatch {
 /// A guard of one path alone: no spelling of that path passes by it, and what lies below is not its own.
 #[tokio::test]
 async fn no_spelling_of_a_path_passes_by_a_guard_of_that_path_alone() {
-    let stage = stage_of(Limits::default(), |address| guarded(address, PathForm::Normalised, &own())).await;
-    let cases = OWN.iter().map(|(path, gets)| {
-        let (gets, passes) = match gets.strip_prefix("200") {
-            None => ((*gets).to_owned(), String::new()),
-            Some(seen) => {
-                let seen = seen.strip_prefix(" as ").unwrap_or(path);
-                (format!("200 length \"{seen}\"; stays"), format!("GET {seen} for b"))
-            }
-        };
-        let request = format!("GET {path} HTTP/1.1\r\nHost: b\r\n\r\n");
-        case(*path, "RFC 3986 §6.2.2; CVE-2021-29492, CVE-2021-41773", request, gets, passes)
-    });
-    run(&stage, cases.collect()).await;
+    for form in [PathForm::Normalised, PathForm::Decoded] {
+        let stage = stage_of(Limits::default(), |address| guarded(address, form, &own())).await;
+        let cases = OWN.iter().map(|(path, normalised, decoded)| {
+            let gets = if form == PathForm::Normalised { *normalised } else { *decoded };
+            let (gets, passes) = match gets.strip_prefix("200") {
+                None => (gets.to_owned(), String::new()),
+                Some(seen) => {
+                    let seen = seen.strip_prefix(" as ").unwrap_or(path);
+                    (format!("200 length \"{seen}\"; stays"), format!("GET {seen} for b"))
+                }
+            };
+            let request = format!("GET {path} HTTP/1.1\r\nHost: b\r\n\r\n");
+            case(format!("{path} as {form:?}"), "RFC 3986 §6.2.2; CVE-2021-29492, CVE-2021-41773", request, gets, passes)
+        });
+        run(&stage, cases.collect()).await;
+    }
 }
 
 #[tokio::test]
 async fn no_spelling_of_a_path_passes_by_a_guard_of_that_path_alone_over_http2() {
-    let stage = stage_of(Limits::default(), |address| guarded(address, PathForm::Normalised, &own())).await;
-    for over in [Over::Tcp, Over::Tls] {
-        stage.over.set(over);
-        for (path, wanted) in OWN {
-            let _alone = ALONE.lock().await;
-            let got = over_http2(&stage, path).await;
-            let told = format!("{path}, {over:?} (RFC 9113 §8.3.1; CVE-2021-29492)");
-            came_as(&stage, path, wanted, &got, &told).await;
-            stage.others_are_served().await.unwrap();
+    for form in [PathForm::Normalised, PathForm::Decoded] {
+        let stage = stage_of(Limits::default(), |address| guarded(address, form, &own())).await;
+        for over in [Over::Tcp, Over::Tls] {
+            stage.over.set(over);
+            for (path, normalised, decoded) in OWN {
+                let _alone = ALONE.lock().await;
+                let wanted = if form == PathForm::Normalised { *normalised } else { *decoded };
+                let got = over_http2(&stage, path).await;
+                let told = format!("{path} as {form:?}, {over:?} (RFC 9113 §8.3.1; CVE-2021-29492)");
+                came_as(&stage, path, wanted, &got, &told).await;
+                stage.others_are_served().await.unwrap();
+            }
         }
     }
 }
