@@ -236,6 +236,12 @@ const DRIPPED: usize = 3;
 /// time whatever else is under way. What is goes on to its end.
 #[tokio::test]
 async fn a_head_over_http2_that_drips_has_its_time_and_cuts_no_sibling_off() {
+    for over in [Over::Tcp, Over::Tls] {
+        heads_that_drip_have_their_time(over).await;
+    }
+}
+
+async fn heads_that_drip_have_their_time(over: Over) {
     // So long that a full machine has shaken hands, and shorter than anything else that ends a connection here.
     let limits = Limits { head_time: Duration::from_secs(1), ..Limits::default() };
     let (go, may_go) = tokio::sync::watch::channel(false);
@@ -254,6 +260,7 @@ async fn a_head_over_http2_that_drips_has_its_time_and_cuts_no_sibling_off() {
     })
     .await;
     let stage = stage_of(limits, |address| vec![route("/late", late), route("/", address)]).await;
+    stage.over.set(over);
     let _alone = ALONE.lock().await;
     stage.begin(&[], When::Request);
     let head = block(&[(":method", "POST"), (":scheme", "http"), (":path", "/x"), (":authority", "a")]);
@@ -278,10 +285,10 @@ async fn a_head_over_http2_that_drips_has_its_time_and_cuts_no_sibling_off() {
     for (name, got, sibling) in
         [("pieces", pieces, "helloworld"), ("one frame", frame, "helloworld"), ("behind an answer", behind, &word[6..])]
     {
-        assert_eq!(String::from_utf8_lossy(&got.sibling), sibling, "{name}");
-        assert!(got.sibling_is_whole && got.farewell, "{name}: {got:?}");
+        assert_eq!(String::from_utf8_lossy(&got.sibling), sibling, "{name}, {over:?}");
+        assert!(got.sibling_is_whole && got.farewell, "{name}, {over:?}: {got:?}");
     }
-    assert!(heap.grown() < 1 << 20, "it took {} bytes", heap.grown());
+    assert!(heap.grown() < 1 << 20, "it took {} bytes, {over:?}", heap.grown());
     assert_eq!(met(&stage.proxy, "head_time"), 3);
     until("requests stay", || stage.proxy.plane.metrics().requests_in_flight.get() == 0).await;
     // Nothing of the heads went on.
