@@ -27,6 +27,10 @@ fn main() -> ExitCode {
         eprintln!("penstock: {error}");
         return ExitCode::from(2);
     }
+    // Before any other thread is there, since each begins with the turns of the one that started it.
+    if let Err(error) = penstock_proxy::lengthen_turns() {
+        tracing::debug!(%error, "the system gives no long turns");
+    }
     let result = match cli.command {
         cli::Command::Controller(options) => command::controller::run(&options),
         cli::Command::Serve(options) => command::serve::run(&options),

@@ -26,5 +26,6 @@ mod support;
 mod survival;
 mod system_calls;
 mod systemd;
+mod turns;
 mod upstream_tls;
 mod watches;

@@ -1,8 +1,9 @@
-//! How long a worker's thread runs when others want its core.
+//! How long threads run when others want their core.
 //!
-//! A thread that wakes has to wait until the one that runs had its turn, some 3 ms. Where a worker shares its core with the threads that read routes (a
-//! container with one core), that is what a change costs those who ask meanwhile. One that asks for shorter turns than others goes before them; it has
-//! no more of the core for it (Linux 6.12, `sched_setattr(2)`: `sched_runtime` of SCHED_OTHER; before, it has no effect).
+//! A thread that wakes has to wait until the one that runs had its turn, some 1 to 3 ms. A change of routes takes less than that, so whoever shares a core
+//! with the threads that read routes waits for the whole of it: a worker (a container with one core), a backend, a client. Whoever asks for shorter turns
+//! than the one that runs may go before it, and has no more of the core for it. So workers ask for short turns, and the threads beside them for long ones
+//! (Linux 6.12, `sched_setattr(2)`: `sched_runtime` of SCHED_OTHER; before, it has no effect).
 #![allow(
     unsafe_code,
     reason = "the system call has no safe wrapper; what it reads and writes is one structure of ours, whose size it is told"
@@ -11,7 +12,9 @@
 use std::io;
 
 /// Less than any usual turn of others, and long enough that changing threads costs nothing to speak of. The kernel takes 0.1 to 100 ms.
-const TURN: u64 = 1_000_000;
+const SHORT: u64 = 1_000_000;
+/// More than any usual turn of others, which is 2.8 ms at most. With 10 ms or more it would be a change that waits long where others never rest.
+const LONG: u64 = 4_000_000;
 
 /// `struct sched_attr` of its first version (linux/sched/types.h).
 #[repr(C)]
@@ -33,13 +36,26 @@ const _: () = assert!(SIZE == 48);
 /// SCHED_OTHER.
 const OTHER: u32 = 0;
 
-/// Asks for short turns of this thread. All else about it stays as it is, and so does a thread that somebody gave another policy.
+/// Asks for short turns of this thread: a worker.
 pub(crate) fn shorten() -> io::Result<()> {
+    ask(SHORT)
+}
+
+/// Asks for long turns of this thread and of those that it starts: all that is not a worker. A worker that one of them starts asks for its own.
+///
+/// # Errors
+/// What the system answers. Nothing depends on it.
+pub fn lengthen() -> io::Result<()> {
+    ask(LONG)
+}
+
+/// All else about the thread stays as it is, and so does a thread that somebody gave another policy.
+fn ask(turn: u64) -> io::Result<()> {
     let now = attributes()?;
     if now.policy != OTHER {
         return Ok(());
     }
-    set(&Attributes { size: SIZE, runtime: TURN, ..now })
+    set(&Attributes { size: SIZE, runtime: turn, ..now })
 }
 
 fn attributes() -> io::Result<Attributes> {
@@ -59,14 +75,30 @@ fn set(attributes: &Attributes) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    /// What a thread has after it asked for a turn. Older kernels have no turn of a thread's own, and say 0; threads of other policies are left alone.
+    fn expected(before: &Attributes, turn: u64) -> u64 {
+        if before.policy == OTHER && before.runtime != 0 { turn } else { before.runtime }
+    }
+
     #[test]
     fn a_thread_has_short_turns_and_is_otherwise_as_it_was() {
         let before = attributes().unwrap();
         shorten().unwrap();
         let after = attributes().unwrap();
         assert_eq!((after.policy, after.nice, after.flags), (before.policy, before.nice, before.flags));
-        // Older kernels have no turn of a thread's own, and say 0; threads of other policies are left alone.
-        let expected = if before.policy == OTHER && before.runtime != 0 { TURN } else { before.runtime };
-        assert_eq!(after.runtime, expected);
+        assert_eq!(after.runtime, expected(&before, SHORT));
+    }
+
+    #[test]
+    fn threads_have_the_turns_of_the_one_that_started_them_until_they_ask() {
+        let before = attributes().unwrap();
+        lengthen().unwrap();
+        assert_eq!(attributes().unwrap().runtime, expected(&before, LONG));
+        let started = std::thread::spawn(|| {
+            let first = attributes().unwrap().runtime;
+            shorten().unwrap();
+            (first, attributes().unwrap().runtime)
+        });
+        assert_eq!(started.join().unwrap(), (expected(&before, LONG), expected(&before, SHORT)));
     }
 }
