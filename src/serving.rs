@@ -108,6 +108,7 @@ where
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
+        .on_thread_start(stand_back)
         .enable_all()
         .build()
         .context("the control runtime could not be started")?;
@@ -160,6 +161,13 @@ where
     Ok(code)
 }
 
+/// Leaves a core to the workers and to others on it, where they want it too.
+fn stand_back() {
+    if let Err(error) = penstock_proxy::stand_back() {
+        tracing::debug!(%error, "the control side does not stand back");
+    }
+}
+
 async fn feed<S: Source>(mut source: S, pipeline: &mut Pipeline, plane: &DataPlane, ready: &AtomicBool) -> anyhow::Result<()> {
     let mut listening = false;
     let mut many = false;
@@ -177,6 +185,8 @@ async fn feed<S: Source>(mut source: S, pipeline: &mut Pipeline, plane: &DataPla
         if !listening {
             listening = true;
             let bound = plane.listen()?;
+            // Only now: the workers that were begun here would be as nice.
+            stand_back();
             ready.store(true, Ordering::Relaxed);
             systemd::notify("READY=1");
             let hosts = &translation.model.hosts;

@@ -4,6 +4,9 @@
 //! with the threads that read routes waits for the whole of it: a worker (a container with one core), a backend, a client. Whoever asks for shorter turns
 //! than the one that runs may go before it, and has no more of the core for it. So workers ask for short turns, and the threads beside them for long ones
 //! (Linux 6.12, `sched_setattr(2)`: `sched_runtime` of SCHED_OTHER; before, it has no effect).
+//!
+//! Nobody goes first who had more than its share, though. A worker that went before a change once, for a request, is woken again by the backend's answer
+//! a moment later, and then waits for the rest of the change. So those who make changes also take less of a core that others want: `stand_back`.
 #![allow(
     unsafe_code,
     reason = "the system call has no safe wrapper; what it reads and writes is one structure of ours, whose size it is told"
@@ -15,6 +18,12 @@ use std::io;
 const SHORT: u64 = 1_000_000;
 /// More than any usual turn of others, which is 2.8 ms at most. With 10 ms or more it would be a change that waits long where others never rest.
 const LONG: u64 = 4_000_000;
+
+/// A third of what others have of a core that is wanted (`sched(7)`, a factor of 1.25 each). With 10 it would be a tenth, and changes would be slow beside a
+/// worker that never rests.
+const BACK: i32 = 5;
+/// The nicest that there is.
+const NICEST: i32 = 19;
 
 /// `struct sched_attr` of its first version (linux/sched/types.h).
 #[repr(C)]
@@ -38,7 +47,7 @@ const OTHER: u32 = 0;
 
 /// Asks for short turns of this thread: a worker.
 pub(crate) fn shorten() -> io::Result<()> {
-    ask(SHORT)
+    ask(SHORT, 0)
 }
 
 /// Asks for long turns of this thread and of those that it starts: all that is not a worker. A worker that one of them starts asks for its own.
@@ -46,16 +55,26 @@ pub(crate) fn shorten() -> io::Result<()> {
 /// # Errors
 /// What the system answers. Nothing depends on it.
 pub fn lengthen() -> io::Result<()> {
-    ask(LONG)
+    ask(LONG, 0)
+}
+
+/// Asks for less of the core as well, for this thread and those that it starts from now on: those who make changes, once the workers have begun. What a
+/// thread gave away it does not get back without privileges, so that workers must not be started by one of these.
+///
+/// # Errors
+/// What the system answers. Nothing depends on it.
+pub fn stand_back() -> io::Result<()> {
+    ask(LONG, BACK)
 }
 
 /// All else about the thread stays as it is, and so does a thread that somebody gave another policy.
-fn ask(turn: u64) -> io::Result<()> {
+fn ask(turn: u64, back: i32) -> io::Result<()> {
     let now = attributes()?;
     if now.policy != OTHER {
         return Ok(());
     }
-    set(&Attributes { size: SIZE, runtime: turn, ..now })
+    let nice = (now.nice + back).min(NICEST);
+    set(&Attributes { size: SIZE, runtime: turn, nice, ..now })
 }
 
 fn attributes() -> io::Result<Attributes> {
@@ -100,5 +119,17 @@ mod tests {
             (first, attributes().unwrap().runtime)
         });
         assert_eq!(started.join().unwrap(), (expected(&before, LONG), expected(&before, SHORT)));
+    }
+
+    #[test]
+    fn who_stands_back_has_less_and_so_have_those_it_starts() {
+        let before = attributes().unwrap();
+        stand_back().unwrap();
+        let started = std::thread::spawn(|| attributes().unwrap()).join().unwrap();
+        for after in [attributes().unwrap(), started] {
+            let nice = if before.policy == OTHER { (before.nice + BACK).min(NICEST) } else { before.nice };
+            assert_eq!((after.policy, after.nice), (before.policy, nice));
+            assert_eq!(after.runtime, expected(&before, LONG));
+        }
     }
 }
