@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::Context;
 use penstock_model::HostPattern;
-use penstock_proxy::{AccessLogFormat, DataPlane, DrainOptions, ExternalAddresses, Limits, Options};
+use penstock_proxy::{AccessLogFormat, DataPlane, DrainOptions, ExternalAddresses, Limits, Options, StandBack};
 use penstock_translate::{AddressGuard, Change, Key, Settings, Translation};
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
@@ -105,10 +105,11 @@ where
         "--http and --https are both off: there is nothing to serve"
     );
     let plane = Arc::new(DataPlane::start(data_plane_options(options, mode)?)?);
+    let back = StandBack::from_here().inspect_err(|error| tracing::debug!(%error, "the control side does not stand back")).ok();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
-        .on_thread_start(stand_back)
+        .on_thread_start(move || stand_back(back))
         .enable_all()
         .build()
         .context("the control runtime could not be started")?;
@@ -136,7 +137,7 @@ where
         });
         let feeding = async {
             let source = source(surroundings).await?;
-            feed(source, &mut pipeline, &plane, &ready).await
+            feed(source, &mut pipeline, &plane, &ready, back).await
         };
         tokio::select! {
             result = feeding => { result?; }
@@ -162,13 +163,19 @@ where
 }
 
 /// Leaves a core to the workers and to others on it, where they want it too.
-fn stand_back() {
-    if let Err(error) = penstock_proxy::stand_back() {
+fn stand_back(back: Option<StandBack>) {
+    if let Some(Err(error)) = back.map(StandBack::ask) {
         tracing::debug!(%error, "the control side does not stand back");
     }
 }
 
-async fn feed<S: Source>(mut source: S, pipeline: &mut Pipeline, plane: &DataPlane, ready: &AtomicBool) -> anyhow::Result<()> {
+async fn feed<S: Source>(
+    mut source: S,
+    pipeline: &mut Pipeline,
+    plane: &DataPlane,
+    ready: &AtomicBool,
+    back: Option<StandBack>,
+) -> anyhow::Result<()> {
     let mut listening = false;
     let mut many = false;
     loop {
@@ -186,7 +193,7 @@ async fn feed<S: Source>(mut source: S, pipeline: &mut Pipeline, plane: &DataPla
             listening = true;
             let bound = plane.listen()?;
             // Only now: the workers that were begun here would be as nice.
-            stand_back();
+            stand_back(back);
             ready.store(true, Ordering::Relaxed);
             systemd::notify("READY=1");
             let hosts = &translation.model.hosts;

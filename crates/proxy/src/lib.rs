@@ -50,5 +50,5 @@ pub use route::{CompiledRoute, compile};
 pub use self_signed::CHECK_EVERY as CHECK_CERTIFICATES_EVERY;
 pub use socket::{BindError, bind};
 pub use tls::CertificateProblem;
-pub use turns::{lengthen as lengthen_turns, stand_back};
+pub use turns::{StandBack, lengthen as lengthen_turns};
 pub use upstream::{Backend, Registry};

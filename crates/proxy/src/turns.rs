@@ -6,7 +6,7 @@
 //! (Linux 6.12, `sched_setattr(2)`: `sched_runtime` of SCHED_OTHER; before, it has no effect).
 //!
 //! Nobody goes first who had more than its share, though. A worker that went before a change once, for a request, is woken again by the backend's answer
-//! a moment later, and then waits for the rest of the change. So those who make changes also take less of a core that others want: `stand_back`.
+//! a moment later, and then waits for the rest of the change. So those who make changes also take less of a core that others want: `StandBack`.
 #![allow(
     unsafe_code,
     reason = "the system call has no safe wrapper; what it reads and writes is one structure of ours, whose size it is told"
@@ -47,7 +47,7 @@ const OTHER: u32 = 0;
 
 /// Asks for short turns of this thread: a worker.
 pub(crate) fn shorten() -> io::Result<()> {
-    ask(SHORT, 0)
+    ask(SHORT, None)
 }
 
 /// Asks for long turns of this thread and of those that it starts: all that is not a worker. A worker that one of them starts asks for its own.
@@ -55,26 +55,41 @@ pub(crate) fn shorten() -> io::Result<()> {
 /// # Errors
 /// What the system answers. Nothing depends on it.
 pub fn lengthen() -> io::Result<()> {
-    ask(LONG, 0)
+    ask(LONG, None)
 }
 
-/// Asks for less of the core as well, for this thread and those that it starts from now on: those who make changes, once the workers have begun. What a
-/// thread gave away it does not get back without privileges, so that workers must not be started by one of these.
-///
-/// # Errors
-/// What the system answers. Nothing depends on it.
-pub fn stand_back() -> io::Result<()> {
-    ask(LONG, BACK)
+/// Less of a core that others want, and long turns: for those who make changes, once the workers have begun. A thread that starts another gives it what it
+/// has, and what it gave away it does not get back without privileges, so that workers must not be started by one of these.
+#[derive(Clone, Copy, Debug)]
+pub struct StandBack {
+    nice: i32,
+}
+
+impl StandBack {
+    /// Nicer than this thread is now. Known once, so that threads whose starter stood back already do not stand back further.
+    ///
+    /// # Errors
+    /// What the system answers. Nothing depends on it.
+    pub fn from_here() -> io::Result<Self> {
+        Ok(Self { nice: (attributes()?.nice + BACK).min(NICEST) })
+    }
+
+    /// Asks for it for this thread, and those that it starts from now on.
+    ///
+    /// # Errors
+    /// What the system answers. Nothing depends on it.
+    pub fn ask(self) -> io::Result<()> {
+        ask(LONG, Some(self.nice))
+    }
 }
 
 /// All else about the thread stays as it is, and so does a thread that somebody gave another policy.
-fn ask(turn: u64, back: i32) -> io::Result<()> {
+fn ask(turn: u64, nice: Option<i32>) -> io::Result<()> {
     let now = attributes()?;
     if now.policy != OTHER {
         return Ok(());
     }
-    let nice = (now.nice + back).min(NICEST);
-    set(&Attributes { size: SIZE, runtime: turn, nice, ..now })
+    set(&Attributes { size: SIZE, runtime: turn, nice: nice.unwrap_or(now.nice), ..now })
 }
 
 fn attributes() -> io::Result<Attributes> {
@@ -124,8 +139,14 @@ mod tests {
     #[test]
     fn who_stands_back_has_less_and_so_have_those_it_starts() {
         let before = attributes().unwrap();
-        stand_back().unwrap();
-        let started = std::thread::spawn(|| attributes().unwrap()).join().unwrap();
+        let back = StandBack::from_here().unwrap();
+        back.ask().unwrap();
+        let started = std::thread::spawn(move || {
+            // No further, though the one that started it stood back already.
+            back.ask().unwrap();
+            attributes().unwrap()
+        });
+        let started = started.join().unwrap();
         for after in [attributes().unwrap(), started] {
             let nice = if before.policy == OTHER { (before.nice + BACK).min(NICEST) } else { before.nice };
             assert_eq!((after.policy, after.nice), (before.policy, nice));
