@@ -165,10 +165,12 @@ fn section(page: &mut String, results: &Results, group: Group, rows: &[&RowResul
         );
     }
     page.push('\n');
-    let mut notes: Vec<&str> =
-        rows.iter().flat_map(|row| row.figures.values()).filter_map(|figure| figure.note.as_deref()).collect();
+    let figures = rows.iter().flat_map(|row| row.figures.values().map(|figure| (row.experiment.as_str(), figure)));
+    let notes = figures.filter_map(|(experiment, figure)| Some(format!("{} ({experiment})", figure.note.as_deref()?)));
+    // Each of an experiment's rows has the same one.
+    let mut notes: Vec<String> = notes.collect();
     notes.dedup();
-    for note in notes {
-        let _ = writeln!(page, "In the last sample {note}.\n");
+    if !notes.is_empty() {
+        let _ = writeln!(page, "In the last samples {}.\n", notes.join("; "));
     }
 }
