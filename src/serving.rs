@@ -29,7 +29,7 @@ use crate::{
     systemd,
 };
 
-/// Threads of the control side: one may be busy translating while the other answers probes and scrapes.
+/// Threads of the control side beside the main one, which translates: one may be busy with a long list of a watch while the other answers probes and scrapes.
 const CONTROL_THREADS: usize = 2;
 
 /// After so many changes at once what reading and translating them took is worth giving back.
